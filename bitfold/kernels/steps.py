@@ -1,0 +1,187 @@
+"""Steps: the lowered operations that a backend runs, one image at a time.
+
+A plan is a tuple of steps over one *arena*, a block of bytes reused from step to step. Codes lie in
+the arena as *indices*, one unsigned byte each (``u8``); wide tensors and accumulators as ``i32``;
+results as ``f32``. Layout is (H, W, C), dense, without a batch dimension. A step is data: it says
+what to compute, and every row of the kernel table that implements it gives the same integers.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitfold.ir import Grid
+
+Int8Array = NDArray[np.int8]
+Int32Array = NDArray[np.int32]
+Int64Array = NDArray[np.int64]
+ElementKind = Literal["u8", "i32", "f32"]
+
+ALIGNMENT = 64
+ELEMENT_BYTES: dict[str, int] = {"u8": 1, "i32": 4, "f32": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A tensor's place in the arena: byte offset (a multiple of 64), shape, element kind."""
+
+    offset: int
+    shape: tuple[int, ...]
+    kind: ElementKind
+
+    @property
+    def num_elements(self) -> int:
+        """Product of the shape."""
+        return int(np.prod(self.shape))
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the tensor itself; the arena reserves 64 more behind it for vector loads."""
+        return self.num_elements * ELEMENT_BYTES[self.kind]
+
+
+@dataclass(frozen=True, slots=True)
+class ToIndices:
+    """Epilogue: index[o] = #{j : table[o, j] ≤ sign[o] · acc[o]} → u8. table (O, L) int32."""
+
+    table: Int32Array
+    sign: Int32Array
+
+
+@dataclass(frozen=True, slots=True)
+class ToWide:
+    """Epilogue: y = (multiplier[o]·acc + offset[o] + half) >> shift (64-bit) → i32, then + ``add``.
+
+    half is 2^(shift−1), or 0 where shift is 0. Where y < 0 and ``negative_multiplier`` is given,
+    y = (negative_multiplier[o]·y + 2^(negative_shift−1)) >> negative_shift, before the addition.
+    """
+
+    multiplier: Int64Array
+    offset: Int64Array
+    shift: int
+    add: Buffer | None = None
+    negative_multiplier: Int64Array | None = None
+    negative_shift: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ToAccumulators:
+    """Epilogue: the accumulators themselves → i32."""
+
+
+Epilogue = ToIndices | ToWide | ToAccumulators
+
+
+@dataclass(frozen=True, slots=True)
+class ConvStep:
+    """acc[o] = bias[o] + Σ code·weight[o], then the epilogue; a Linear is a 1x1 image.
+
+    ``x`` holds indices (H, W, C) of codes on ``x_grid``; padding is (top, left, bottom, right),
+    filled with the index of code 0. ``weight`` holds codes (O, KH, KW, C/groups) on
+    ``weight_grid``; ``bias`` (O,) int64. |acc| < 2^31 is proven. ``out`` is (OH, OW, O).
+    """
+
+    name: str
+    x: Buffer
+    out: Buffer
+    x_grid: Grid
+    weight: Int8Array
+    weight_grid: Grid
+    bias: Int64Array
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    groups: int
+    epilogue: Epilogue
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdStep:
+    """i32 (H, W, C) → u8 indices, channel by channel (C is the last dimension)."""
+
+    name: str
+    x: Buffer
+    out: Buffer
+    epilogue: ToIndices
+
+
+@dataclass(frozen=True, slots=True)
+class RescaleStep:
+    """i32 → i32 by a ``ToWide`` rule. An u8 input holds indices: code = x_lo + x_step·index."""
+
+    name: str
+    x: Buffer
+    out: Buffer
+    epilogue: ToWide
+    x_lo: int = 0
+    x_step: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class AddStep:
+    """out = a + b, all i32."""
+
+    name: str
+    a: Buffer
+    b: Buffer
+    out: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPoolStep:
+    """Window maximum of u8 indices or i32; padded positions never win."""
+
+    name: str
+    x: Buffer
+    out: Buffer
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class SumPoolStep:
+    """Window sum → i32. An u8 input holds indices: code = x_lo + x_step·index."""
+
+    name: str
+    x: Buffer
+    out: Buffer
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    x_lo: int = 0
+    x_step: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CopyStep:
+    """Channels ``x_start … x_start+count−1`` of x → channels ``out_start …`` of out; same kind."""
+
+    name: str
+    x: Buffer
+    out: Buffer
+    x_start: int
+    out_start: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class DequantizeStep:
+    """out[c] = float32(x[c]) · scale[c], one float32 product; i32 → f32. scale (C,) float32."""
+
+    name: str
+    x: Buffer
+    out: Buffer
+    scale: NDArray[np.float32]
+
+
+Step = (
+    ConvStep
+    | ThresholdStep
+    | RescaleStep
+    | AddStep
+    | MaxPoolStep
+    | SumPoolStep
+    | CopyStep
+    | DequantizeStep
+)

@@ -1,0 +1,53 @@
+"""PACT: parameterized clipping activation (Choi et al. 2018, arXiv 1805.06085), replaces a ReLU.
+
+    y   = clamp(x, 0, alpha)
+    y_q = rne(y · L/alpha) · alpha/L            L = 2^b − 1            (arithmetic.md, eq. 2)
+
+The paper leaves ties open: we round half to even and multiply by L/alpha before rounding.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from bitfold.ir import Grid
+from bitfold.models.quantizers.ste import straight_through
+
+DEFAULT_CLIP = 8.0
+
+
+class PactActivation(nn.Module):
+    """Unsigned ``bits``-bit activation with one learnable clip alpha per layer.
+
+    Gradient (paper, eq. 3): dy/dx = 1 on [0, alpha), dy/dalpha = 1 where x ≥ alpha, 0 elsewhere.
+    """
+
+    def __init__(self, bits: int, *, clip: float = DEFAULT_CLIP) -> None:
+        super().__init__()
+        self.bits = bits
+        self.clip = nn.Parameter(torch.tensor(clip))
+
+    @property
+    def grid(self) -> Grid:
+        """Codes 0 … 2^b − 1."""
+        return Grid.unsigned(self.bits)
+
+    def scale(self) -> float:
+        """Real value of code 1: alpha / (2^b − 1), as the nearest double."""
+        return float(self.clip.detach()) / (2**self.bits - 1)
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Codes of ``x`` (same shape, int64), rounded in the dtype of ``x``."""
+        levels = 2**self.bits - 1
+        clip = self.clip.detach()
+        return torch.round(torch.minimum(torch.relu(x), clip) * (levels / clip)).to(torch.int64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fake-quantized ``x``: code · alpha/L in the forward pass, PACT's gradient backwards."""
+        levels = 2**self.bits - 1
+        clip = self.clip
+        clipped = torch.minimum(torch.relu(x), clip)
+        return straight_through(torch.round(clipped * (levels / clip)) * (clip / levels), clipped)
+
+    def extra_repr(self) -> str:
+        """Shown by ``print(module)``."""
+        return f"bits={self.bits}, clip={float(self.clip.detach()):.4g}"
