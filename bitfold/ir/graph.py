@@ -1,6 +1,6 @@
 """The immutable integer graph: a tuple of nodes with inferred types."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Self
@@ -9,6 +9,34 @@ from bitfold.errors import OrderError
 from bitfold.ir.ops import Dequantize, Node, Quantize, inputs_of
 from bitfold.ir.ranges import infer_types
 from bitfold.ir.types import TensorType
+
+
+def check_order(nodes: Sequence[Node]) -> None:
+    """Invariant 1: unique names, inputs before readers, from one ``Quantize`` to one ``Dequantize``.
+
+    Raises OrderError.
+    """
+    defined: set[str] = set()
+    for node in nodes:
+        where = f"node {node.name}"
+        missing = [x for x in inputs_of(node) if x not in defined]
+        if missing:
+            raise OrderError(
+                f"it reads {', '.join(missing)} before it is defined",
+                where=where,
+                todo="List nodes in topological order.",
+            )
+        if node.name in defined:
+            raise OrderError("its name is taken", where=where, todo="Give every node its own name.")
+        defined.add(node.name)
+    for kind, place in ((Quantize, 0), (Dequantize, -1)):
+        at = [i for i, node in enumerate(nodes) if isinstance(node, kind)]
+        if at != [place % len(nodes) if nodes else place]:
+            raise OrderError(
+                f"{kind.__name__} stands at {at} of {len(nodes)} nodes",
+                where="graph",
+                todo="A graph has one Quantize, its first node, and one Dequantize, its last.",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +54,9 @@ class IntGraph:
 
     @classmethod
     def of(cls, nodes: Iterable[Node], *, meta: Mapping[str, str] | None = None) -> Self:
-        """A graph with its types inferred; raises GraphError subclasses on nodes that do not fit."""
+        """A graph with its types inferred; raises GraphErrors on nodes that do not fit."""
         ordered = tuple(nodes)
-        defined: set[str] = set()
-        for node in ordered:
-            missing = [x for x in inputs_of(node) if x not in defined]
-            if missing or node.name in defined:
-                what = f"reads {missing} before they exist" if missing else "its name is taken"
-                raise OrderError(what, where=f"node {node.name}")
-            defined.add(node.name)
-        if not ordered or not isinstance(ordered[0], Quantize):
-            raise OrderError("the first node must be Quantize", where="graph")
-        if not isinstance(ordered[-1], Dequantize):
-            raise OrderError("the last node must be Dequantize", where="graph")
+        check_order(ordered)
         return cls(
             ordered,
             tuple(sorted((meta or {}).items())),

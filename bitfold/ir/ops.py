@@ -5,17 +5,26 @@
 (O, KH, KW, I/groups); C is the channel count of the tensor at hand.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
+from typing import ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from bitfold.errors import OffGridError
 from bitfold.ir.grid import Grid
 from bitfold.ir.types import IntArray, Scales, Shape
 
 
-def frozen_array(values: object) -> IntArray:
-    """A read-only, C-contiguous int64 copy of ``values``."""
-    array = np.array(values, dtype=np.int64, order="C")
+def frozen_array(values: ArrayLike) -> IntArray:
+    """A read-only, C-contiguous int64 copy of ``values``; OffGridError unless they are integers."""
+    given = np.asarray(values)
+    if given.size and given.dtype.kind not in "iub":
+        raise OffGridError(
+            f"a constant array has dtype {given.dtype}",
+            todo="Round to integers of at most 64 bits first: nothing is truncated silently.",
+        )
+    array = np.array(given, dtype=np.int64, order="C")
     array.flags.writeable = False
     return array
 
@@ -24,9 +33,10 @@ class _Node:
     """Freezes array fields and compares nodes by value."""
 
     __slots__ = ()
+    __dataclass_fields__: ClassVar[dict[str, Field[object]]]
 
     def __post_init__(self) -> None:
-        for field in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
+        for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, np.ndarray):
                 object.__setattr__(self, field.name, frozen_array(value))
@@ -34,13 +44,13 @@ class _Node:
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        pairs = (
-            (getattr(self, f.name), getattr(other, f.name))
-            for f in fields(self)  # type: ignore[arg-type]  # every subclass is a dataclass
-        )
-        return all(np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b for a, b in pairs)
+        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
 
-    __hash__ = None  # type: ignore[assignment]  # arrays are not hashable
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return np.array_equal(a, b)
+    return not isinstance(a, np.ndarray) and not isinstance(b, np.ndarray) and a == b
 
 
 @dataclass(frozen=True, slots=True, eq=False)

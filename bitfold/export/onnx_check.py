@@ -1,0 +1,218 @@
+"""Run an exported model under ONNX Runtime and compare it, tensor by tensor, with the oracle."""
+
+import importlib.util
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from bitfold.errors import InputError, MissingDependencyError, UnsupportedError
+from bitfold.export.onnx_qdq import GRAPH_KEY
+from bitfold.ir.graph import IntGraph
+from bitfold.ir.oracle import trace_oracle
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+Images = NDArray[np.uint8]
+Traced = NDArray[np.int64] | NDArray[np.float32]
+Level = Literal["off", "basic", "extended", "all"]
+
+LEVELS: tuple[Level, ...] = ("off", "basic", "extended", "all")
+IMAGES_AT_A_TIME = 64
+INPUT, OUTPUT = "image", "logits"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first integer of ``node`` that differs; ``index`` is (n, h, w, c) or (n, c)."""
+
+    node: str
+    index: tuple[int, ...]
+    got: float
+    want: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What ``compare_onnxruntime`` found: numbers compared, and one Difference a differing node."""
+
+    nodes: tuple[str, ...]
+    compared: int
+    differences: tuple[Difference, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every number is equal."""
+        return not self.differences
+
+
+def is_available() -> bool:
+    """Whether ONNX Runtime is installed."""
+    return importlib.util.find_spec("onnxruntime") is not None
+
+
+def require_onnxruntime() -> None:
+    """Raise MissingDependencyError where ONNX Runtime is not installed."""
+    if not is_available():
+        raise MissingDependencyError(
+            "ONNX Runtime is not installed",
+            where="package onnxruntime",
+            todo="pip install 'bitfold[bench]'",
+        )
+
+
+def _session(data: bytes, *, level: Level, threads: int) -> "onnxruntime.InferenceSession":
+    require_onnxruntime()
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.graph_optimization_level = {
+        "off": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+        "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+        "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+        "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    }[level]
+    try:
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    # ONNX Runtime's exceptions share no base below Exception.
+    except Exception as error:
+        raise UnsupportedError(
+            f"ONNX Runtime {ort.__version__} does not load the model: {error}",
+            where="model",
+            todo="Install the newest onnxruntime, or export the model again.",
+        ) from error
+
+
+def _bytes(model: bytes | str | Path) -> bytes:
+    if isinstance(model, bytes):
+        return model
+    try:
+        return Path(model).read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read the model: {error}", where=f"file {model}") from error
+
+
+def _feeds(images: Images) -> Iterator[Images]:
+    """Slices of ``images``; memory then does not grow with their number."""
+    for start in range(0, len(images), IMAGES_AT_A_TIME):
+        yield np.ascontiguousarray(images[start : start + IMAGES_AT_A_TIME])
+
+
+def _run(
+    session: "onnxruntime.InferenceSession", names: list[str], images: Images
+) -> list[NDArray[np.generic]]:
+    parts = [session.run(names, {INPUT: feed}) for feed in _feeds(images)]
+    return [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+
+
+def run_onnxruntime(
+    model: bytes | str | Path, images: Images, *, optimized: bool = True, threads: int = 1
+) -> NDArray[np.float32]:
+    """float32 logits (N, classes) that ONNX Runtime gives for uint8 images (N, H, W, C).
+
+    ``optimized=False`` is ORT_DISABLE_ALL, True the default level.
+    """
+    session = _session(_bytes(model), level="all" if optimized else "off", threads=threads)
+    return _run(session, [OUTPUT], images)[0].astype(np.float32, copy=False)
+
+
+def exposed(data: bytes) -> tuple[bytes, Mapping[str, str], Mapping[str, tuple[int, int]]]:
+    """A copy of the model whose every integer tensor is an output.
+
+    Also gives node name → tensor name, and node name → (lo, step) where the tensor holds indices.
+    """
+    model = onnx.ModelProto.FromString(data)
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    if GRAPH_KEY not in properties:
+        raise UnsupportedError(
+            f"no {GRAPH_KEY} property: this file was not written by bitfold",
+            where="model metadata",
+            todo="Export it with bitfold first.",
+        )
+    entries = json.loads(properties[GRAPH_KEY])["nodes"]
+    tensors = {e["name"]: e["tensor"] for e in entries if "tensor" in e}
+    infos = {info.name: info for info in model.graph.value_info}
+    model.graph.output.extend(infos[tensor] for tensor in tensors.values())
+    grids = _index_grids(entries)
+    return model.SerializeToString(deterministic=True), tensors, grids
+
+
+def _index_grids(entries: list[dict[str, object]]) -> dict[str, tuple[int, int]]:
+    """Code tensors' (lo, step), from the file's own facts."""
+    grids: dict[str, tuple[int, int]] = {}
+    for entry in entries:
+        lo_hi, levels = entry.get("range"), entry.get("levels")
+        if isinstance(lo_hi, list) and isinstance(levels, int):
+            step = (lo_hi[1] - lo_hi[0]) // (levels - 1) if levels > 1 else 1
+            grids[str(entry["name"])] = (lo_hi[0], step)
+    return grids
+
+
+def trace_onnxruntime(
+    model: bytes | str | Path,
+    images: Images,
+    *,
+    optimized: bool = True,
+    threads: int = 1,
+    level: Level | None = None,
+) -> dict[str, Traced]:
+    """Node name → its integers (codes, sums, stream; int64, (N, H, W, C) or (N, C)); logits float32.
+
+    ``level`` overrides ``optimized`` with one of ONNX Runtime's four levels.
+    """
+    data, tensors, grids = exposed(_bytes(model))
+    chosen: Level = level or ("all" if optimized else "off")
+    session = _session(data, level=chosen, threads=threads)
+    arrays = _run(session, [*tensors.values(), OUTPUT], images)
+    result: dict[str, Traced] = {}
+    for name, array in zip(tensors, arrays[:-1], strict=True):
+        integers = array.astype(np.int64)
+        if name in grids:
+            integers = grids[name][0] + grids[name][1] * integers
+        result[name] = np.moveaxis(integers, 1, -1)
+    result[OUTPUT] = arrays[-1].astype(np.float32, copy=False)
+    return result
+
+
+def compare_onnxruntime(
+    graph: IntGraph,
+    model: bytes | str | Path,
+    images: Images,
+    *,
+    optimized: bool = True,
+    level: Level | None = None,
+) -> Comparison:
+    """Compare every tensor that the file holds with the oracle's, by ``==``.
+
+    The logits come from a second run without extra outputs: those keep ONNX Runtime from
+    optimizing across them.
+    """
+    chosen: Level = level or ("all" if optimized else "off")
+    got = trace_onnxruntime(model, images, level=chosen)
+    want = dict(trace_oracle(graph, images))
+    plain = _run(_session(_bytes(model), level=chosen, threads=1), [OUTPUT], images)[0]
+    pairs = {name: (got[name], want[name]) for name in want if name in got and name != OUTPUT}
+    pairs[graph.output.name] = (plain.astype(np.float32), want[graph.output.name])
+    found = (first_difference(name, *pair) for name, pair in pairs.items())
+    compared = sum(pair[0].size for pair in pairs.values())
+    return Comparison(tuple(pairs), compared, tuple(x for x in found if x is not None))
+
+
+def first_difference(name: str, got: Traced, want: Traced) -> Difference | None:
+    """The first place in row-major order where two arrays differ, None where they are equal."""
+    if got.shape != want.shape:
+        return Difference(name, (), float(got.size), float(want.size), max(got.size, want.size))
+    places = np.argwhere(got != want)
+    if not len(places):
+        return None
+    index = tuple(int(i) for i in places[0])
+    return Difference(name, index, float(got[index]), float(want[index]), len(places))

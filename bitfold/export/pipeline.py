@@ -1,0 +1,36 @@
+"""The fold pipeline, in one visible tuple."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from bitfold.export.lower import LayerReport, lower
+from bitfold.export.passes import absorb_relu, fold_batchnorm, widen_residuals
+from bitfold.export.qgraph import QGraph
+from bitfold.export.trace import trace
+from bitfold.ir import IntGraph, verify
+
+PIPELINE: tuple[Callable[[QGraph], QGraph], ...] = (
+    fold_batchnorm,
+    absorb_relu,
+    widen_residuals,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A verified integer graph and, layer by layer, what is exact and what is bounded."""
+
+    graph: IntGraph
+    layers: tuple[LayerReport, ...]
+
+
+def fold_network(model: nn.Module) -> Folded:
+    """Trace ``model`` (a network of ours, in eval mode) and fold it to integers."""
+    graph = trace(model)
+    for run_pass in PIPELINE:
+        graph = run_pass(graph)
+    integers, layers = lower(graph)
+    verify(integers)
+    return Folded(integers, layers)

@@ -1,0 +1,190 @@
+"""The quantized float graph between tracing and folding: real-valued ops with explicit quantizers.
+
+Everything a fold needs is exact: weights are codes with rational scales, activation quantizers
+have rational scales, and a batch norm is its four vectors. A pass maps a ``QGraph`` to a new one.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
+
+from bitfold.ir import Grid, IntArray
+
+Rationals = tuple[Fraction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """The image: real value (pixel − mean)/std; ``shape`` is (H, W, C)."""
+
+    name: str
+    shape: tuple[int, int, int]
+    mean: int
+    std: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conv:
+    """Convolution with weight codes (O, KH, KW, I/groups); real weight = scales[o] · code."""
+
+    name: str
+    x: str
+    weight: IntArray
+    grid: Grid
+    scales: Rationals
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    groups: int
+
+
+@dataclass(frozen=True, slots=True)
+class FullyConnected:
+    """Fully connected layer with weight codes (O, I) and a real bias (O,)."""
+
+    name: str
+    x: str
+    weight: IntArray
+    grid: Grid
+    scales: Rationals
+    bias: Rationals
+
+
+@dataclass(frozen=True, slots=True)
+class BatchNorm:
+    """gamma · (x − mean)/sqrt(var + eps) + beta per channel, all float64 values."""
+
+    name: str
+    x: str
+    gamma: tuple[float, ...]
+    beta: tuple[float, ...]
+    mean: tuple[float, ...]
+    var: tuple[float, ...]
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """gain[c] · x + bias[c]."""
+
+    name: str
+    x: str
+    gain: Rationals
+    bias: Rationals
+
+
+@dataclass(frozen=True, slots=True)
+class Relu:
+    """max(x, 0)."""
+
+    name: str
+    x: str
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """Activation quantizer: code = clamp(rne(x / scale), grid.lo, grid.hi), ties to even."""
+
+    name: str
+    x: str
+    grid: Grid
+    scale: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """a + b."""
+
+    name: str
+    a: str
+    b: str
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPool:
+    """Window maximum."""
+
+    name: str
+    x: str
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class MeanPool:
+    """Window mean; ``kernel`` None means the whole image."""
+
+    name: str
+    x: str
+    kernel: tuple[int, int] | None
+    stride: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Flatten:
+    """(C, H, W) → (C·H·W,) as torch orders it."""
+
+    name: str
+    x: str
+
+
+@dataclass(frozen=True, slots=True)
+class Widen:
+    """Into the fixed-point stream: gain[c] · x + bias[c], then max(·, 0) if ``relu``.
+
+    Written by ``widen_residuals``. ``headroom`` is the number of values that a later sum adds up.
+    """
+
+    name: str
+    x: str
+    gain: Rationals | None = None
+    bias: Rationals | None = None
+    relu: bool = False
+    headroom: int = 1
+
+
+QNode = (
+    Pixels | Conv | FullyConnected | BatchNorm | Affine | Relu | Activation | Sum
+    | MaxPool | MeanPool | Flatten | Widen
+)  # fmt: skip
+
+
+def sources(node: QNode) -> tuple[str, ...]:
+    """Names of the tensors that ``node`` reads."""
+    match node:
+        case Pixels():
+            return ()
+        case Sum(a=a, b=b):
+            return (a, b)
+        case _:
+            return (node.x,)
+
+
+@dataclass(frozen=True, slots=True)
+class QGraph:
+    """Nodes in topological order, ``Pixels`` first, the logits last."""
+
+    nodes: tuple[QNode, ...]
+    meta: tuple[tuple[str, str], ...] = ()
+
+    def __getitem__(self, name: str) -> QNode:
+        """The node of that name."""
+        return next(node for node in self.nodes if node.name == name)
+
+    def consumers(self, name: str) -> tuple[QNode, ...]:
+        """Nodes that read tensor ``name``."""
+        return tuple(node for node in self.nodes if name in sources(node))
+
+    def rewrite(self, rule: Callable[[QNode], Iterable[QNode]]) -> "QGraph":
+        """Replace every node by what ``rule`` gives for it (nothing, one or several nodes)."""
+        return QGraph(tuple(new for node in self.nodes for new in rule(node)), self.meta)
+
+    def redirect(self, renamed: dict[str, str]) -> "QGraph":
+        """Read ``renamed[name]`` wherever a node reads ``name``."""
+        return QGraph(tuple(_reading(node, renamed) for node in self.nodes), self.meta)
+
+
+def _reading(node: QNode, renamed: dict[str, str]) -> QNode:
+    edges = {f.name for f in fields(node)} & {"x", "a", "b"}
+    changed = {e: renamed[getattr(node, e)] for e in edges if getattr(node, e) in renamed}
+    return replace(node, **changed) if changed else node

@@ -1,0 +1,45 @@
+"""Writing files whole or not at all."""
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from bitfold.errors import OutputError
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write ``data`` beside ``path`` and rename it into place.
+
+    On any failure (disk full, no permission, no such folder) raises OutputError; an existing file
+    keeps its content and no temporary file stays behind.
+    """
+    target = Path(path)
+    temporary: str | None = None
+    try:
+        handle, temporary = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.name}.", suffix=".part"
+        )
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # noqa: PTH101  # mkstemp makes it private
+        Path(temporary).replace(target)
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"cannot write {len(data)} bytes: {error}",
+            where=f"file {target}",
+            todo="Check that the folder exists, is writable and has room.",
+        ) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+
+
+def _umask() -> int:
+    """The process's file mode mask; it can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

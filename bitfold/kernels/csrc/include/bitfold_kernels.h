@@ -1,0 +1,122 @@
+/* Public interface of the kernel library.
+ *
+ * Plain declarations: Python's cffi parses this very file after dropping the preprocessor lines.
+ * Buffers lie in one arena of bytes; the fields `x`, `y`, `out` and `scratch` are byte offsets into
+ * it. bitfold/kernels/packing.py describes every constant array; "lane" is defined there.
+ */
+#ifndef BITFOLD_KERNELS_H
+#define BITFOLD_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum bf_element { BF_U8 = 0, BF_I32 = 1, BF_F32 = 2 };
+
+/* What happens to an accumulator: thresholds, fixed-point update, nothing. */
+enum bf_epilogue_kind { BF_TO_INDICES = 0, BF_TO_WIDE = 1, BF_TO_ACCUMULATORS = 2 };
+
+/* How a block of 16 lanes evaluates its thresholds; all forms give the same indices. */
+enum bf_index_form { BF_COMPARE = 0, BF_LINE32 = 1, BF_LINE64 = 2 };
+
+/* How a fixed-point update is evaluated: proven to fit 32 bits, 32x32 -> 64 bits, 64 bits. */
+enum bf_wide_form { BF_WIDE32 = 0, BF_WIDE64 = 1, BF_WIDE_ANY = 2 };
+
+/* Per-lane arrays are padded to whole blocks of 16 lanes. */
+typedef struct bf_epilogue {
+  size_t kind;
+
+  /* BF_TO_INDICES: index = #{j : table[block][j][lane] <= sign[lane] * acc} */
+  size_t num_thresholds;
+  const int32_t *table;
+  const int32_t *sign;
+  const uint8_t *index_form;      /* one a block */
+  const int32_t *low;             /* lines: index = (clamp(acc, low, high) * slope + intercept) >> */
+  const int32_t *high;
+  const int32_t *slope;
+  const int64_t *intercept;
+  const int32_t *index_shift;
+
+  /* BF_TO_WIDE: y = (multiplier * acc + offset) >> shift; the offset includes the rounding half */
+  size_t wide_form;
+  const int64_t *multiplier;
+  const int64_t *offset;
+  size_t shift;
+  size_t has_relu;                /* y = max(y, 0) */
+  const int64_t *negative_multiplier; /* NULL without one */
+  size_t negative_shift;
+  size_t has_add;
+  size_t add;                     /* int32 buffer of the shape of `out`, added last */
+} bf_epilogue;
+
+/* `num_quads` groups of four consecutive input bytes at `offset` from the pixel. `flush` tells
+ * kernels with 16-bit sums to widen them behind this segment. */
+typedef struct bf_segment {
+  size_t offset;
+  size_t num_quads;
+  size_t flush;
+} bf_segment;
+
+typedef struct bf_step bf_step;
+typedef void (*bf_kernel)(const bf_step *step, uint8_t *arena);
+
+struct bf_step {
+  bf_kernel kernel;
+  size_t x, y, out, scratch;
+  size_t x_kind;                  /* bf_element */
+  size_t h, w, c;                 /* input */
+  size_t oh, ow, o;               /* output */
+  size_t kernel_h, kernel_w, stride_h, stride_w, top, left;
+  size_t x_start, out_start, count; /* copy */
+  int32_t x_lo, x_step;           /* code = x_lo + x_step * index */
+
+  /* convolutions; the sizes are per group */
+  size_t groups, group_c, group_o;
+  size_t group_lanes;             /* group_o rounded up to 16 */
+  size_t has_copy;                /* input is copied to scratch as (groups, padded_h, padded_w, group_c) */
+  size_t padded_h, padded_w;
+  size_t fill;                    /* index of code 0 */
+  const void *weight;
+  size_t panel_bytes;             /* of one block of 16 output channels */
+  const int32_t *bias;
+  const bf_segment *segments;
+  size_t num_segments;
+
+  /* bit-serial convolutions */
+  size_t x_planes, w_planes, num_words; /* 32-bit words of one plane */
+  int32_t w_lo, w_step;
+
+  const float *scale;             /* dequantize */
+  bf_epilogue epilogue;
+};
+
+typedef struct bf_row {
+  const char *op;
+  const char *layout;
+  const char *isa;
+  const char *needs;              /* feature names, separated by spaces */
+  const char *symbol;
+  bf_kernel kernel;
+} bf_row;
+
+/* Rows, best first within an op; the last one has op == NULL. */
+const bf_row *bf_kernel_table(void);
+
+/* Bits of the features that the host has; bit i is bf_feature_name(i), NULL past the end. */
+uint64_t bf_host_isa(void);
+const char *bf_feature_name(size_t bit);
+
+/* sizeof(bf_step): a loader compares it with what it parsed from this file. */
+size_t bf_step_bytes(void);
+
+/* All steps, in order, on one image that already lies in the arena. */
+void bf_run_plan(const bf_step *steps, size_t num_steps, uint8_t *arena);
+
+typedef struct bf_batch {
+  size_t num_images, image_bytes, input_offset, logit_bytes, output_offset;
+} bf_batch;
+
+/* For each image: copy it into the arena, run the plan, copy the logits out. */
+void bf_run_batch(const bf_step *steps, size_t num_steps, const bf_batch *batch,
+                  const uint8_t *images, uint8_t *logits, uint8_t *arena);
+
+#endif
