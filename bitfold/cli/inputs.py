@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bitfold.errors import InputError, UsageError
+from bitfold.cli.shell import one_of
+from bitfold.errors import InputError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,3 +93,26 @@ def open_array(path: Path) -> "NDArray[np.uint8]":
             todo="save raw pixels 0…255, channels last",
         )
     return images
+
+
+METHODS, PLANNED_METHODS = ("pact-sawb",), ("uniq", "sttn", "stqn", "basq")
+
+
+def known_method(method: str) -> None:
+    """Raise UsageError for an unknown method, UnsupportedError for one that is still to come."""
+    one_of(method, (*METHODS, *PLANNED_METHODS), option="--method")
+    if method in PLANNED_METHODS:
+        raise UnsupportedError(
+            f"method {method} is not available in this version",
+            where="option --method",
+            todo="available: " + ", ".join(METHODS),
+        )
+
+
+def parse_shape(text: str) -> tuple[int, int, int]:
+    """``"28x28x1"`` as (28, 28, 1); raises UsageError."""
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"--input needs HxWxC as in 28x28x1, got {text!r}", where="option --input")
+    height, width, channels = (int(part) for part in parts)
+    return height, width, channels

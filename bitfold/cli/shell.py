@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
 
 import typer
 
@@ -31,18 +31,14 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import Progress
 
+T = TypeVar("T", bound=str)
+
 DEBUG_VARIABLE = "BITFOLD_DEBUG"
 INTERRUPTED, PIPE_CLOSED = 130, 141
 UNUSED_VERB = ""
 WIDTH_WITHOUT_TERMINAL = 200
-EXTRAS = {
-    "torch": "export",
-    "onnx": "export",
-    "onnx_ir": "export",
-    "onnxruntime": "bench",
-    "openvino": "bench",
-    "matplotlib": "report",
-}
+EXTRAS = {"torch": "export", "PIL": "export", "onnxruntime": "bench", "matplotlib": "report"}
+REQUIRED = ("numpy", "cffi", "numba", "onnx", "onnx_ir", "rich")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 QuietFlag = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")]
@@ -105,6 +101,11 @@ class Shell:
         return f"bitfold/{self.verb}/1"
 
     @property
+    def log(self) -> logging.Logger:
+        """Where this verb logs; shown on stderr with ``-v``."""
+        return logging.getLogger(f"bitfold.cli.{self.verb}")
+
+    @property
     def interactive(self) -> bool:
         """Whether progress may be shown: both streams are terminals and nobody asked for quiet."""
         return self.stdout.isatty() and sys.stderr.isatty() and not self.quiet
@@ -114,7 +115,7 @@ class Shell:
     ) -> None:
         """Print the result: ``fields`` as one JSON object, or what ``render`` makes for a reader."""
         if self.json:
-            text = json_text({"schema": self.schema, **fields})
+            text = json_text({"schema": self.schema} | dict(fields))
             self.stdout.write(text + "\n")
         elif not self.quiet:
             console = console_for(self.stdout)
@@ -167,7 +168,7 @@ def _indented(label: str, text: str) -> list[str]:
 
 def error_block(error: BitfoldError, *, verb: str) -> str:
     """The short block for a person: what is wrong, where, what to do next."""
-    lines = [f"bitfold {verb}: error: {error.what}".replace("  ", " ")]
+    lines = [f"bitfold {verb}".rstrip() + f": error: {error.what}"]
     lines += _indented("where:", error.where) if error.where else []
     lines += _indented("do:", error.todo) if error.todo else []
     return "\n".join(lines)
@@ -175,12 +176,13 @@ def error_block(error: BitfoldError, *, verb: str) -> str:
 
 def _missing_module(error: ModuleNotFoundError) -> BitfoldError | None:
     name = (error.name or "").partition(".")[0]
-    if name in EXTRAS:
-        return MissingDependencyError(
-            f"the package '{name}' is not installed, and this verb needs it",
-            todo=f"pip install 'bitfold[{EXTRAS[name]}]'",
-        )
-    return None
+    if name not in (*EXTRAS, *REQUIRED):
+        return None
+    package = f"bitfold[{EXTRAS[name]}]" if name in EXTRAS else "bitfold"
+    return MissingDependencyError(
+        f"the package '{name}' is not installed, and this verb needs it",
+        todo=f"pip install '{package}'",
+    )
 
 
 def _system_error(error: OSError) -> BitfoldError:
@@ -320,17 +322,19 @@ def parse_pair(text: str, *, option: str, separator: str = ",") -> tuple[int, in
     parts = text.split(separator)
     if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
         raise UsageError(
-            f"{option} needs two numbers as in 4{separator}4, got {text!r}", where=f"option {option}"
+            f"{option} needs two numbers as in 4{separator}4, got {text!r}",
+            where=f"option {option}",
         )
     return int(parts[0]), int(parts[1])
 
 
-def one_of(text: str, choices: Sequence[str], *, option: str) -> str:
-    """``text`` if it is among ``choices``; raises UsageError naming them."""
-    if text not in choices:
-        raise UsageError(
-            f"{option} {text!r} does not exist",
-            where=f"option {option}",
-            todo="choose from: " + ", ".join(choices),
-        )
-    return text
+def one_of(text: str, choices: Sequence[T], *, option: str) -> T:
+    """The entry of ``choices`` equal to ``text``; raises UsageError naming them."""
+    for choice in choices:
+        if choice == text:
+            return choice
+    raise UsageError(
+        f"{option} {text!r} does not exist",
+        where=f"option {option}",
+        todo="choose from: " + ", ".join(choices),
+    )

@@ -125,11 +125,22 @@ def run_onnxruntime(
     return _run(session, [OUTPUT], images)[0].astype(np.float32, copy=False)
 
 
-def exposed(data: bytes) -> tuple[bytes, Mapping[str, str], Mapping[str, tuple[int, int]]]:
-    """A copy of the model whose every integer tensor is an output.
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """A copy of a model whose every integer tensor is an output.
 
-    Also gives node name → tensor name, and node name → (lo, step) where the tensor holds indices.
+    ``tensors``: node name → tensor name; ``grids``: node name → (lo, step) where that tensor holds
+    indices; ``output``: the node that defines the logits.
     """
+
+    data: bytes
+    tensors: Mapping[str, str]
+    grids: Mapping[str, tuple[int, int]]
+    output: str
+
+
+def exposed(data: bytes) -> Exposed:
+    """``data`` with every integer tensor as an output; UnsupportedError for others' models."""
     model = onnx.ModelProto.FromString(data)
     properties = {entry.key: entry.value for entry in model.metadata_props}
     if GRAPH_KEY not in properties:
@@ -142,8 +153,8 @@ def exposed(data: bytes) -> tuple[bytes, Mapping[str, str], Mapping[str, tuple[i
     tensors = {e["name"]: e["tensor"] for e in entries if "tensor" in e}
     infos = {info.name: info for info in model.graph.value_info}
     model.graph.output.extend(infos[tensor] for tensor in tensors.values())
-    grids = _index_grids(entries)
-    return model.SerializeToString(deterministic=True), tensors, grids
+    changed = model.SerializeToString(deterministic=True)
+    return Exposed(changed, tensors, _index_grids(entries), entries[-1]["name"])
 
 
 def _index_grids(entries: list[dict[str, object]]) -> dict[str, tuple[int, int]]:
@@ -169,17 +180,17 @@ def trace_onnxruntime(
 
     ``level`` overrides ``optimized`` with one of ONNX Runtime's four levels.
     """
-    data, tensors, grids = exposed(_bytes(model))
+    copy = exposed(_bytes(model))
     chosen: Level = level or ("all" if optimized else "off")
-    session = _session(data, level=chosen, threads=threads)
-    arrays = _run(session, [*tensors.values(), OUTPUT], images)
+    session = _session(copy.data, level=chosen, threads=threads)
+    arrays = _run(session, [*copy.tensors.values(), OUTPUT], images)
     result: dict[str, Traced] = {}
-    for name, array in zip(tensors, arrays[:-1], strict=True):
+    for name, array in zip(copy.tensors, arrays[:-1], strict=True):
         integers = array.astype(np.int64)
-        if name in grids:
-            integers = grids[name][0] + grids[name][1] * integers
+        if name in copy.grids:
+            integers = copy.grids[name][0] + copy.grids[name][1] * integers
         result[name] = np.moveaxis(integers, 1, -1)
-    result[OUTPUT] = arrays[-1].astype(np.float32, copy=False)
+    result[copy.output] = arrays[-1].astype(np.float32, copy=False)
     return result
 
 
@@ -200,7 +211,7 @@ def compare_onnxruntime(
     got = trace_onnxruntime(model, images, level=chosen)
     want = dict(trace_oracle(graph, images))
     plain = _run(_session(_bytes(model), level=chosen, threads=1), [OUTPUT], images)[0]
-    pairs = {name: (got[name], want[name]) for name in want if name in got and name != OUTPUT}
+    pairs = {name: (got[name], want[name]) for name in want if name in got}
     pairs[graph.output.name] = (plain.astype(np.float32), want[graph.output.name])
     found = (first_difference(name, *pair) for name, pair in pairs.items())
     compared = sum(pair[0].size for pair in pairs.values())

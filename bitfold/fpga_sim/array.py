@@ -56,19 +56,14 @@ class ArrayConfig:
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():
-            value = getattr(self, key)
-            if value not in allowed:
-                raise UsageError(
-                    f"{key} {value!r} is unknown", where=key, todo=f"Use {', '.join(allowed)}."
-                )
+            _require_choice(key, getattr(self, key), allowed)
         for key in SIZES:
             _require_integer(key, getattr(self, key), most=MAX_SIZE)
         for key in ("w_bits", "a_bits"):
             if getattr(self, key) is not None:
                 _require_integer(key, getattr(self, key), most=MAX_BITS)
         for key in ("scalesim_minus_one", "scalesim_ceil"):
-            if not isinstance(getattr(self, key), bool):
-                raise UsageError(f"{key} must be true or false", where=key)
+            _require_switch(key, getattr(self, key))
         for key in ("clock_mhz", "dram_bytes_per_cycle"):
             _require_positive(key, getattr(self, key))
         self._require_modelled()
@@ -127,7 +122,7 @@ class ArrayConfig:
 
     @property
     def pes(self) -> int:
-        """rows · cols."""
+        """Rows · cols."""
         return self.rows * self.cols
 
     @property
@@ -138,6 +133,18 @@ class ArrayConfig:
     def with_bits(self, *, w_bits: int, a_bits: int) -> Self:
         """The same array with its operand widths settled."""
         return replace(self, w_bits=w_bits, a_bits=a_bits)
+
+
+def _require_choice(key: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(
+            f"{key} {value!r} is unknown", where=key, todo=f"Use {', '.join(allowed)}."
+        )
+
+
+def _require_switch(key: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise UsageError(f"{key} is {value!r}", where=key, todo="Use true or false.")
 
 
 def _require_integer(key: str, value: object, *, most: int) -> None:

@@ -11,8 +11,8 @@ from bitfold.ir.ops import (
     MaxPool2d,
     Node,
     Quantize,
-    Reshape,
     Rescale,
+    Reshape,
     Slice,
     SumPool2d,
     Thresholds,
@@ -36,7 +36,7 @@ from bitfold.ir.types import (
 )
 from bitfold.ir.verify import verify
 
-__all__ = [  # noqa: RUF022 - grouped by meaning
+__all__ = [
     # graph
     "IntGraph",
     "verify",

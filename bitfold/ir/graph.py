@@ -12,7 +12,7 @@ from bitfold.ir.types import TensorType
 
 
 def check_order(nodes: Sequence[Node]) -> None:
-    """Invariant 1: unique names, inputs before readers, from one ``Quantize`` to one ``Dequantize``.
+    """Invariant 1: unique names, inputs before readers, one ``Quantize``, one ``Dequantize``.
 
     Raises OrderError.
     """

@@ -21,8 +21,8 @@ from bitfold.ir.ops import (
     MaxPool2d,
     Node,
     Quantize,
-    Reshape,
     Rescale,
+    Reshape,
     Slice,
     SumPool2d,
     Thresholds,
@@ -45,7 +45,7 @@ def quantize(node: Quantize, images: Images) -> IntArray:
 
 
 def conv2d(node: Conv2d, x: IntArray) -> IntArray:
-    """acc = bias + Σ code · weight, tap by tap, group by group; padding is code 0 (eq. 5)."""
+    """Sum tap by tap, group by group: acc = bias + Σ code · weight; padding is code 0 (eq. 5)."""
     num_out, kh, kw, depth = node.weight.shape
     outs = num_out // node.groups
     groups = []
@@ -60,12 +60,12 @@ def conv2d(node: Conv2d, x: IntArray) -> IntArray:
 
 
 def linear(node: Linear, x: IntArray) -> IntArray:
-    """acc = bias + Σ code · weight over the whole vector (eq. 5)."""
+    """Sum over the whole vector: acc = bias + Σ code · weight (eq. 5)."""
     return x @ node.weight.T + node.bias
 
 
 def thresholds(node: Thresholds, x: IntArray) -> IntArray:
-    """index = #{j : table[c, j] ≤ sign[c] · x[c]}; code = lo + step · index (eq. 7, 8)."""
+    """Count index = #{j : table[c, j] ≤ sign[c] · x[c]}; code = lo + step · index (eq. 7, 8)."""
     oriented = node.sign * x
     index = np.zeros_like(oriented)
     for j in range(node.table.shape[1]):
@@ -74,7 +74,7 @@ def thresholds(node: Thresholds, x: IntArray) -> IntArray:
 
 
 def rescale(node: Rescale, x: IntArray) -> IntArray:
-    """y = (multiplier · x + offset + half) >> shift; where y < 0, a second time (eq. 9, 10)."""
+    """Multiply, add, shift with rounding; once more where the result is negative (eq. 9, 10)."""
     y = (node.multiplier * x + node.offset + rounding_half(node.shift)) >> node.shift
     if node.negative_multiplier is None:
         return y
@@ -85,12 +85,14 @@ def rescale(node: Rescale, x: IntArray) -> IntArray:
 def max_pool2d(node: MaxPool2d, x: IntArray) -> IntArray:
     """Maximum over each window; padding holds the least int64, so it never wins (eq. 11)."""
     padded = _padded(x, node.padding, fill=np.iinfo(np.int64).min)
-    return np.stack([tap for _, _, tap in _taps(padded, node.kernel, node.stride)]).max(axis=0)
+    best: IntArray = np.maximum.reduce([t for *_, t in _taps(padded, node.kernel, node.stride)])
+    return best
 
 
 def sum_pool2d(node: SumPool2d, x: IntArray) -> IntArray:
     """Sum over each window (eq. 12)."""
-    return np.stack([tap for _, _, tap in _taps(x, node.kernel, node.stride)]).sum(axis=0)
+    total: IntArray = np.add.reduce([t for *_, t in _taps(x, node.kernel, node.stride)])
+    return total
 
 
 def dequantize(x: IntArray, scales: Scales) -> FloatArray:
@@ -126,7 +128,9 @@ def _moved(node: Add | Concat | Slice | Reshape | Quantize | Dequantize, xs: Xs)
         case Reshape(shape=shape):
             return xs[0].reshape(-1, *shape)
         case Quantize() | Dequantize():
-            raise OrderError("only the first and the last node meet pixels and floats", where=node.name)
+            raise OrderError(
+                "only the first and the last node meet pixels and floats", where=node.name
+            )
         case _:
             assert_never(node)
 

@@ -21,8 +21,8 @@ from bitfold.ir.ops import (
     MaxPool2d,
     Node,
     Quantize,
-    Reshape,
     Rescale,
+    Reshape,
     Slice,
     SumPool2d,
     Thresholds,
@@ -38,7 +38,6 @@ from bitfold.ir.types import (
     TensorType,
     WideTensor,
 )
-
 
 MAX_SHIFT = 62
 

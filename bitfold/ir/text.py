@@ -25,6 +25,7 @@ from bitfold.ir.types import (
 
 INLINE_ELEMENTS = 16
 INPUT_FIELDS = frozenset({"name", "x", "a", "b", "xs"})
+FLOAT_FIELDS = frozenset({"scale", "weight_scales"})
 
 
 def _digest(array: np.ndarray[tuple[int, ...], np.dtype[np.int64 | np.float64]]) -> str:
@@ -47,14 +48,12 @@ def _array(values: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> str:
     return kind + (_digest(values) if values.size > INLINE_ELEMENTS else str(values.tolist()))
 
 
-def _value(value: object) -> str:
-    """One attribute of a node."""
+def _attribute(node: Node, name: str) -> str:
+    value: object = getattr(node, name)
     if isinstance(value, np.ndarray):
         return _array(value)
-    if isinstance(value, float):
-        return value.hex()
-    if isinstance(value, tuple) and any(isinstance(item, float) for item in value):
-        return _floats(value)
+    if name in FLOAT_FIELDS:
+        return _floats(value if isinstance(value, tuple) else (value,))
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     return "none" if value is None else str(value)
@@ -78,7 +77,7 @@ def _node_lines(node: Node, kind: TensorType) -> list[str]:
     inputs = ", ".join(json.dumps(x) for x in inputs_of(node))
     header = f"{json.dumps(node.name)} = {type(node).__name__}({inputs}) : {_type(kind)}"
     attributes = [
-        f"    {field.name} = {_value(getattr(node, field.name))}"
+        f"    {field.name} = {_attribute(node, field.name)}"
         for field in fields(node)
         if field.name not in INPUT_FIELDS
     ]
@@ -91,5 +90,3 @@ def to_text(graph: IntGraph) -> str:
     for node in graph.nodes:
         lines += _node_lines(node, graph.types[node.name])
     return "\n".join(lines) + "\n"
-
-

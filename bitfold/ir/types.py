@@ -38,7 +38,7 @@ class CodeTensor:
 
 @dataclass(frozen=True, slots=True)
 class Accumulator:
-    """Integer sums of products, every value proven to lie in lo … hi; scales: one, or one a channel."""
+    """Integer sums of products, proven to lie in lo … hi; scales: one, or one a channel."""
 
     shape: Shape
     lo: int

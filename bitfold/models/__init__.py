@@ -1,1 +1,74 @@
-"""TMP."""
+"""Networks with quantizers, their checkpoints, their data and their training.
+
+The names load on first use: reading images (``load_images``) needs numpy alone, the rest torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bitfold.models.checkpoints import LoadedNet, load_checkpoint, save_checkpoint
+    from bitfold.models.creation import new_network
+    from bitfold.models.data import LabelledImages, load_images
+    from bitfold.models.evaluation import evaluate
+    from bitfold.models.nets import METHODS, NETS, build_network
+    from bitfold.models.protocol import Quantizer
+    from bitfold.models.spec import NetSpec, Preprocessing
+    from bitfold.models.trainer import Progress, TrainConfig
+    from bitfold.models.training import TrainRequest, TrainResult, train_network
+
+__all__ = [
+    # what a network is
+    "NetSpec",
+    "Preprocessing",
+    "Quantizer",
+    "METHODS",
+    "NETS",
+    "build_network",
+    "new_network",
+    # files
+    "LoadedNet",
+    "load_checkpoint",
+    "save_checkpoint",
+    "LabelledImages",
+    "load_images",
+    # training
+    "Progress",
+    "TrainConfig",
+    "TrainRequest",
+    "TrainResult",
+    "evaluate",
+    "train_network",
+]
+
+_HOMES = {
+    "NetSpec": "spec",
+    "Preprocessing": "spec",
+    "Quantizer": "protocol",
+    "METHODS": "nets",
+    "NETS": "nets",
+    "build_network": "nets",
+    "new_network": "creation",
+    "LoadedNet": "checkpoints",
+    "load_checkpoint": "checkpoints",
+    "save_checkpoint": "checkpoints",
+    "LabelledImages": "data",
+    "load_images": "data",
+    "Progress": "trainer",
+    "TrainConfig": "trainer",
+    "TrainRequest": "training",
+    "TrainResult": "training",
+    "evaluate": "evaluation",
+    "train_network": "training",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import the module that holds ``name`` (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,9 +1,22 @@
 """What a network is: everything needed to build it again and to feed it, as plain data."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from bitfold.models.quantizers.sawb import DEFAULT_GRID, GridKind
+from bitfold.errors import UsageError
+
+GridKind = Literal["odd", "narrow"]
+
+# The grid a width is trained on unless asked otherwise: below 4 bits a lost level costs more than
+# a missing zero; at 4 bits −7…7 keeps the zero and fits a signed 4-bit integer.
+DEFAULT_GRID: dict[int, GridKind] = {2: "odd", 3: "odd", 4: "narrow"}
+
+MAX_SIDE = 4096
+MAX_CHANNELS = 64
+MAX_CLASSES = 100_000
+MAX_WIDTH = 16.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +31,21 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if not (0 <= self.mean <= 255 and self.std > 0):
-            raise ValueError(f"mean must be 0…255 and std positive, got {self.mean} and {self.std}")
+        if not (0 <= self.mean <= 255 and 0 < self.std <= 255):
+            raise UsageError(
+                f"mean must be 0…255 and std 1…255, got {self.mean} and {self.std}",
+                where="preprocessing",
+                todo="Give whole numbers in units of one pixel step.",
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class NetSpec:
-    """A network by name and numbers; ``input_shape`` is (H, W, C), ``bits`` is (weights, acts)."""
+    """A network by name and numbers; ``input_shape`` is (H, W, C), ``bits`` is (weights, acts).
+
+    Sizes are checked here; whether ``net``, ``method`` and ``bits`` are offered, by
+    ``build_network``.
+    """
 
     net: str
     method: str
@@ -35,13 +56,26 @@ class NetSpec:
     weight_grid: GridKind = "odd"
     width: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        limits = (MAX_SIDE, MAX_SIDE, MAX_CHANNELS)
+        shape = self.input_shape
+        if len(shape) != 3 or not all(1 <= n <= m for n, m in zip(shape, limits, strict=True)):
+            _refuse(f"input {shape} is not (H, W, C) within {limits}", "input_shape")
+        if not 1 <= len(self.class_names) <= MAX_CLASSES:
+            _refuse(f"{len(self.class_names)} classes; 1…{MAX_CLASSES} are possible", "class_names")
+        if not (math.isfinite(self.width) and 0 < self.width <= MAX_WIDTH):
+            _refuse(f"width {self.width} is not in (0, {MAX_WIDTH:g}]", "width")
+        if self.weight_grid not in ("odd", "narrow"):
+            _refuse(f"weight grid {self.weight_grid!r} is neither 'odd' nor 'narrow'", "grid")
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, the inverse of ``from_dict``."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Self:
-        """Rebuild from ``to_dict``'s result."""
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Rebuild from ``to_dict``'s result; KeyError, TypeError or UsageError if it is not one."""
         known = dict(fields)
         known["bits"] = tuple(known["bits"])
         known["input_shape"] = tuple(known["input_shape"])
@@ -52,4 +86,8 @@ class NetSpec:
     @classmethod
     def with_default_grid(cls, **fields: Any) -> Self:
         """A spec whose weight grid is the default for its width."""
-        return cls(weight_grid=DEFAULT_GRID[fields["bits"][0]], **fields)
+        return cls(weight_grid=DEFAULT_GRID.get(fields["bits"][0], "odd"), **fields)
+
+
+def _refuse(what: str, field: str) -> None:
+    raise UsageError(what, where=f"network specification, {field}", todo=f"Change {field}.")

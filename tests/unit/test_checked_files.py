@@ -10,7 +10,9 @@ ROOT = Path(__file__).parents[2]
 def test_mypy_checks_every_file_of_the_package(monkeypatch):
     monkeypatch.chdir(ROOT)
     sources, _ = process_options(["--config-file", "pyproject.toml"])
-    checked = {Path(source.path).resolve() for source in sources if (source.path or "").endswith(".py")}
+    checked = {
+        Path(source.path).resolve() for source in sources if (source.path or "").endswith(".py")
+    }
     present = {path.resolve() for path in (ROOT / "bitfold").rglob("*.py")}
     assert checked == present
     assert len(present) > 20

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from bitfold.models.layers import QuantConv2d, QuantLinear
 from bitfold.models.quantizers.minmax import MinMaxWeight
 from bitfold.models.quantizers.pact import PactActivation
-from bitfold.models.quantizers.sawb import GridKind, SawbWeight
-from bitfold.models.spec import NetSpec, Preprocessing
+from bitfold.models.quantizers.sawb import SawbWeight
+from bitfold.models.spec import GridKind, NetSpec, Preprocessing
 
 EDGE_BITS = 8
 STAGES = {"resnet8": (1, 1, 1), "resnet20": (3, 3, 3)}

@@ -9,15 +9,12 @@ carries no gradient and is stored in the checkpoint: the coefficients that diffe
 print differ, the clip is what the network was trained with.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from bitfold.ir import Grid
 from bitfold.models.quantizers.ste import straight_through
-
-GridKind = Literal["odd", "narrow"]
+from bitfold.models.spec import DEFAULT_GRID, GridKind
 
 # (c1, c2) per number of levels. 3, 4, 8, 15 and 16: fms-model-optimizer; 7: quantlib, symmetric.
 COEFFICIENTS = {
@@ -28,9 +25,6 @@ COEFFICIENTS = {
     15: (12.035, 12.03),
     16: (12.68, 12.80),
 }
-# The grid a width is trained on unless asked otherwise: below 4 bits a lost level costs more than
-# a missing zero; at 4 bits −7…7 keeps the zero and fits a signed 4-bit integer.
-DEFAULT_GRID: dict[int, GridKind] = {2: "odd", 3: "odd", 4: "narrow"}
 
 
 def sawb_clip(weight: Tensor, levels: int) -> Tensor:

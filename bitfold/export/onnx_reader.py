@@ -1,0 +1,394 @@
+"""ONNX file → integer graph, equal to the one that was written.
+
+Weights, biases, thresholds, multipliers, strides and edges come from the ONNX nodes, so that an
+edit shows; metadata adds what nodes cannot say (grids, scales, shifts). The result is then written
+again in memory, and every node and constant must equal the file's: whatever was not understood
+is found and named, never ignored.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from bitfold.errors import RangeError, UnsupportedError
+from bitfold.export.onnx_affine import Line, line_table
+from bitfold.export.onnx_emit import INPUT, OUTPUT, Emitter, half_of, is_whole_map, tensor_name
+from bitfold.export.onnx_file import Array, Facts, OnnxFile, damaged, decode, read_bytes
+from bitfold.export.onnx_qdq import serialize
+from bitfold.ir import (
+    INT32_MAX,
+    INT32_MIN,
+    Add,
+    Concat,
+    Conv2d,
+    Dequantize,
+    FloatTensor,
+    Grid,
+    IntArray,
+    IntGraph,
+    Linear,
+    MaxPool2d,
+    Node,
+    Quantize,
+    Rescale,
+    Reshape,
+    Slice,
+    SumPool2d,
+    TensorType,
+    Thresholds,
+    inputs_of,
+    output_type,
+    verify,
+)
+
+MAX_SHIFT = 62
+MAX_CHANNELS = 2**16
+MAX_SIDE = 2**16
+MAX_LEVELS = 256
+MAX_GAIN = 2.0**53
+
+
+def read_onnx(path: str | Path) -> IntGraph:
+    """The graph in an ONNX file that ``to_onnx`` wrote, verified.
+
+    Raises InputError for a missing, truncated or damaged file, UnsupportedError (naming node and
+    operator) for a model that bitfold did not write or that holds what bitfold does not write,
+    GraphError where an edit broke an invariant.
+    """
+    return graph_of(read_bytes(path))
+
+
+def graph_of(data: bytes) -> IntGraph:
+    """``read_onnx`` for bytes already in memory."""
+    file = decode(data)
+    reading = _Reading(file)
+    for facts in file.facts.parts("nodes"):
+        reading.read(facts)
+    graph = IntGraph.of(reading.nodes, meta=file.facts.strings("meta"))
+    verify(graph)
+    _compare(file, Emitter(graph, reading.lines).model({}))
+    return graph
+
+
+@dataclass(slots=True)
+class _Reading:
+    """Nodes read so far, their types, and which ONNX tensor belongs to which node."""
+
+    file: OnnxFile
+    nodes: list[Node] = field(default_factory=list)
+    types: dict[str, TensorType] = field(default_factory=dict)
+    lines: dict[str, Line] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
+
+    def read(self, facts: Facts) -> None:
+        kind = facts.text("kind")
+        if kind not in _READERS:
+            raise damaged(f"unknown kind {kind!r}", where=facts.where)
+        name = facts.text("name")
+        self._define(name, _READERS[kind](self, name, facts))
+
+    def _define(self, name: str, node: Node) -> None:
+        if name in self.types:
+            raise damaged("two nodes have one name", where=f"node {name}")
+        kind = output_type(node, tuple(self.types[x] for x in inputs_of(node)))
+        if not isinstance(kind, FloatTensor) and (kind.lo < INT32_MIN or kind.hi > INT32_MAX):
+            raise RangeError(
+                f"its range {kind.lo} … {kind.hi} does not fit int32",
+                where=f"node {name}",
+                todo="Undo the edit, or export the model again.",
+            )
+        self.nodes.append(node)
+        self.types[name] = kind
+        self.owners |= {tensor_name(name): name, f"{name}/codes": name}
+
+    # where a node's input comes from
+
+    def source(self, name: str, *, tensor: str | None = None) -> str:
+        """The node whose integers ``name`` reads: walk up its chain of ONNX nodes."""
+        tensor = tensor or tensor_name(name)
+        for _ in range(len(self.file.nodes)):
+            producer = self.file.producers.get(tensor)
+            if producer is None:
+                break
+            slot = _data_slot(producer)
+            if slot >= len(producer.input):
+                break
+            tensor = producer.input[slot]
+            if tensor in self.owners:
+                return self.owners[tensor]
+        raise damaged("its input does not come from an earlier node", where=f"node {name}")
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """The nodes that an Add or Concat reads, in order."""
+        producer = self.file.producers.get(tensor_name(name))
+        inputs = list(producer.input) if producer is not None else []
+        unknown = [x for x in inputs if x not in self.owners]
+        if unknown or not inputs:
+            raise damaged(f"it reads {unknown} before they exist", where=f"node {name}")
+        return tuple(self.owners[x] for x in inputs)
+
+    def image_shape(self, name: str) -> tuple[int, int, int]:
+        shape = self.types[name].shape
+        if len(shape) != 3:
+            raise damaged(f"it reads {name}, which is no image: {shape}", where=f"node {name}")
+        return shape[0], shape[1], shape[2]
+
+
+def _data_slot(node: onnx.NodeProto) -> int:
+    """Which input of an ONNX node carries the integers."""
+    if node.op_type == "Where":
+        return 2
+    return 1 if node.op_type == "MatMul" and node.name.endswith("/rows") else 0
+
+
+def _grid(facts: Facts, key: str) -> Grid:
+    lo, hi, step = facts.integers(key, count=3)
+    if step < 1 or hi < lo or (hi - lo) % step or (hi - lo) // step >= MAX_LEVELS:
+        raise damaged(f"{key!r} {lo}:{hi}:{step} is no grid of ≤ 256 codes", where=facts.where)
+    return Grid(lo, hi, step)
+
+
+def _pair(values: tuple[int, ...], where: str) -> tuple[int, int]:
+    if len(values) != 2:
+        raise damaged(f"two numbers are expected, got {values}", where=where)
+    return values[0], values[1]
+
+
+def _four(values: tuple[int, ...], where: str) -> tuple[int, int, int, int]:
+    if len(values) != 4:
+        raise damaged(f"four numbers are expected, got {values}", where=where)
+    return values[0], values[1], values[2], values[3]
+
+
+def _channels(array: Array, name: str) -> Array:
+    """A per-channel constant as (C,)."""
+    if array.size > MAX_CHANNELS or array.ndim not in (1, 3) or array.size != array.shape[0]:
+        raise damaged(f"shape {array.shape} is not one value a channel", where=f"node {name}")
+    return array.reshape(-1)
+
+
+def _quantize(reading: _Reading, name: str, facts: Facts) -> Quantize:
+    inputs = reading.file.inputs
+    if len(inputs) != 1 or inputs[0].name != INPUT:
+        raise damaged(f"one input called {INPUT} is expected", where="graph")
+    if inputs[0].type.tensor_type.elem_type != onnx.TensorProto.UINT8:
+        raise damaged("its elements must be uint8", where=f"input {INPUT}")
+    dims = tuple(d.dim_value for d in inputs[0].type.tensor_type.shape.dim)[1:]
+    if any(not 1 <= size <= MAX_SIDE for size in dims):
+        raise damaged(f"image shape {dims}, sides must be 1 … {MAX_SIDE}", where=f"input {INPUT}")
+    return Quantize(name, dims, _grid(facts, "grid"), facts.number("scale"))
+
+
+def _bias(file: OnnxFile, name: str, count: int) -> IntArray:
+    if f"{name}.bias" not in file.constants:
+        return np.zeros(count, dtype=np.int64)
+    return file.integers(f"{name}.bias")
+
+
+def _conv(reading: _Reading, name: str, facts: Facts) -> Conv2d:
+    file, where, node = reading.file, f"node {name}", tensor_name(name)
+    weight = file.integers(f"{name}.weight")
+    if weight.ndim != 4:
+        raise damaged(f"weight of shape {weight.shape}", where=where)
+    return Conv2d(
+        name,
+        reading.source(name),
+        weight.transpose(0, 2, 3, 1),
+        _grid(facts, "weight_grid"),
+        facts.numbers("weight_scales"),
+        _bias(file, name, len(weight)),
+        _pair(file.attribute(node, "strides"), where),
+        _four(file.attribute(node, "pads"), where),
+        file.attribute(node, "group")[0],
+    )
+
+
+def _linear(reading: _Reading, name: str, facts: Facts) -> Linear:
+    weight = reading.file.integers(f"{name}.weight")
+    if weight.ndim != 2:
+        raise damaged(f"weight of shape {weight.shape}", where=f"node {name}")
+    return Linear(
+        name,
+        reading.source(name),
+        weight,
+        _grid(facts, "weight_grid"),
+        facts.numbers("weight_scales"),
+        _bias(reading.file, name, len(weight)),
+    )
+
+
+def _thresholds(reading: _Reading, name: str, facts: Facts) -> Thresholds:
+    file, x, grid = reading.file, reading.source(name), _grid(facts, "grid")
+    if f"{name}.gain" in file.constants:
+        table, sign = _line(reading, name, x=x, grid=grid)
+    else:
+        table = file.integers(f"{name}.thresholds")
+        table = table.reshape(len(table), -1) if table.ndim in (2, 4) else table
+        sign = file.integers(f"{name}.sign").reshape(-1)
+    return Thresholds(name, x, table, sign, grid, facts.number("scale"))
+
+
+def _line(reading: _Reading, name: str, *, x: str, grid: Grid) -> tuple[IntArray, IntArray]:
+    gain, offset = (
+        _channels(reading.file.constant(f"{name}.{key}"), name).astype(np.float64)
+        for key in ("gain", "offset")
+    )
+    kind = reading.types[x]
+    if isinstance(kind, FloatTensor) or not len(gain) == len(offset) == kind.shape[-1]:
+        raise damaged(f"{len(gain)} gains and {len(offset)} offsets for {x}", where=f"node {name}")
+    if max(np.abs(gain).max(), np.abs(offset).max()) > MAX_GAIN:
+        raise damaged("a gain or offset exceeds 2^53", where=f"node {name}")
+    line = Line(gain, offset)
+    reading.lines[name] = line
+    return line_table(line, grid.levels, lo=kind.lo, hi=kind.hi), line.sign
+
+
+def _rescale(reading: _Reading, name: str, facts: Facts) -> Rescale:
+    file = reading.file
+    shift = facts.integer("shift", most=MAX_SHIFT)
+    negative_shift = facts.integer("negative_shift", most=MAX_SHIFT)
+    unit = 0.5**shift
+    multiplier = _channels(file.integers(f"{name}.multiplier", unit=unit), name).astype(np.int64)
+    offset = _channels(file.integers(f"{name}.offset", unit=unit), name).astype(np.int64)
+    negative: IntArray | None = None
+    if f"{name}/negative.multiplier" in file.constants:
+        slope = file.integers(f"{name}/negative.multiplier", unit=0.5**negative_shift)
+        negative = _channels(slope, name).astype(np.int64)
+    elif f"{name}.zero" in file.constants:
+        negative = np.zeros_like(multiplier)
+    return Rescale(
+        name,
+        reading.source(name),
+        multiplier,
+        offset - half_of(shift),
+        shift,
+        facts.number("scale"),
+        negative,
+        negative_shift,
+    )
+
+
+def _max_pool(reading: _Reading, name: str, _: Facts) -> MaxPool2d:
+    file, where, node = reading.file, f"node {name}", tensor_name(name)
+    return MaxPool2d(
+        name,
+        reading.source(name),
+        _pair(file.attribute(node, "kernel_shape"), where),
+        _pair(file.attribute(node, "strides"), where),
+        _four(file.attribute(node, "pads"), where),
+    )
+
+
+def _sum_pool(reading: _Reading, name: str, facts: Facts) -> SumPool2d:
+    file, x = reading.file, reading.source(name)
+    height, width, _ = reading.image_shape(x)
+    stride = _pair(facts.integers("stride", count=2), facts.where)
+    if f"{name}.rows" not in file.constants:
+        return SumPool2d(name, x, (height, width), stride)
+    rows, columns = file.constant(f"{name}.rows").T, file.constant(f"{name}.columns")
+    node = SumPool2d(name, x, (_window(rows), _window(columns)), stride)
+    if (len(rows), len(columns)) != (height, width) or is_whole_map(node, (height, width)):
+        raise damaged("its window matrices do not fit its input", where=f"node {name}")
+    return node
+
+
+def _window(matrix: Array) -> int:
+    """Length of the window that the first column of a (size, outputs) 0/1 matrix sums."""
+    return int(np.count_nonzero(matrix[:, 0])) if matrix.ndim == 2 and matrix.size else 0
+
+
+def _slice(reading: _Reading, name: str, _: Facts) -> Slice:
+    starts, stops = (reading.file.integers(f"{name}.{key}").ravel() for key in ("starts", "ends"))
+    if len(starts) != 1 or len(stops) != 1:
+        raise damaged("it slices more than the channels", where=f"node {name}")
+    return Slice(name, reading.source(name), int(starts[0]), int(stops[0]))
+
+
+def _reshape(reading: _Reading, name: str, _: Facts) -> Reshape:
+    shape = reading.file.integers(f"{name}.shape").ravel().tolist()
+    if len(shape) not in (2, 4):
+        raise damaged(f"shape {shape}", where=f"node {name}")
+    return Reshape(name, reading.source(name), tuple(shape[1:]))
+
+
+def _add(reading: _Reading, name: str, _: Facts) -> Add:
+    return Add(name, *_pair_of_names(reading.sources(name), name))
+
+
+def _pair_of_names(names: tuple[str, ...], where: str) -> tuple[str, str]:
+    if len(names) != 2:
+        raise damaged(f"Add reads {len(names)} tensors", where=f"node {where}")
+    return names[0], names[1]
+
+
+def _concat(reading: _Reading, name: str, _: Facts) -> Concat:
+    return Concat(name, reading.sources(name))
+
+
+def _dequantize(reading: _Reading, name: str, _: Facts) -> Dequantize:
+    return Dequantize(name, reading.source(name, tensor=OUTPUT))
+
+
+_READERS: Mapping[str, Callable[[_Reading, str, Facts], Node]] = {
+    "Quantize": _quantize,
+    "Conv2d": _conv,
+    "Linear": _linear,
+    "Thresholds": _thresholds,
+    "Rescale": _rescale,
+    "MaxPool2d": _max_pool,
+    "SumPool2d": _sum_pool,
+    "Slice": _slice,
+    "Concat": _concat,
+    "Reshape": _reshape,
+    "Add": _add,
+    "Dequantize": _dequantize,
+}
+
+
+def _compare(file: OnnxFile, model: ir.Model) -> None:
+    """Raise where the file's nodes, constants or outputs differ from ``model``'s."""
+    again = onnx.ModelProto.FromString(serialize(model)).graph
+    wanted = {node.name: node for node in again.node}
+    for name, node in file.nodes.items():
+        if name not in wanted:
+            raise _foreign(node, "it is not part of any layer that bitfold writes")
+        if _signature(node) != _signature(wanted[name]):
+            raise _foreign(node, f"bitfold writes {_signature(wanted[name])} here")
+    constants = {tensor.name: tensor for tensor in again.initializer}
+    missing = [name for name in wanted if name not in file.nodes]
+    missing += [name for name in constants if name not in file.constants]
+    missing += [] if file.outputs == (OUTPUT,) else [OUTPUT]
+    if missing:
+        raise damaged(f"{missing[0]!r} is missing", where="graph")
+    _compare_constants(file, constants)
+
+
+def _compare_constants(file: OnnxFile, wanted: Mapping[str, onnx.TensorProto]) -> None:
+    for name, array in file.constants.items():
+        if name not in wanted or not np.array_equal(
+            array, np.asarray(onnx.numpy_helper.to_array(wanted[name])).astype(array.dtype)
+        ):
+            raise UnsupportedError(
+                "its value contradicts the other constants of its layer",
+                where=f"initializer {name}",
+                todo="Edit weights, biases, gains and offsets only, or export the model again.",
+            )
+
+
+def _foreign(node: onnx.NodeProto, why: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"operator {node.op_type} {_signature(node)}: {why}",
+        where=f"node {node.name!r}",
+        todo="Undo the edit, or export the model again.",
+    )
+
+
+def _signature(node: onnx.NodeProto) -> str:
+    """Operator, attributes, inputs and outputs as text."""
+    pairs = {a.name: a.i if a.type == onnx.AttributeProto.INT else list(a.ints) for a in node.attribute}
+    attributes = ", ".join(f"{key}={pairs[key]}" for key in sorted(pairs))
+    return f"{', '.join(node.output)} = {node.op_type}({', '.join(node.input)}; {attributes})"

@@ -1,0 +1,310 @@
+"""What a simulation says: cycles, time, utilisation, traffic and resources, as a table or JSON."""
+
+from collections.abc import Mapping as ReadOnlyDict
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+from bitfold.fpga_sim.array import ArrayConfig
+from bitfold.fpga_sim.cycles import compute_cycles
+from bitfold.fpga_sim.device import RESOURCES, Device, find_device
+from bitfold.fpga_sim.mapping import MappedLayer, Mapping, map_graph
+from bitfold.fpga_sim.memory import layer_bytes, stall_cycles
+from bitfold.fpga_sim.resources import Estimate, estimate
+from bitfold.ir.graph import IntGraph
+
+SCHEMA = "bitfold/simulate/1"
+Count = int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """One layer for one image.
+
+    utilisation = multiplications carried out (digits included) / (R·C·S·cycles).
+    """
+
+    name: str
+    macs: int
+    passes: int
+    cycles: int
+    compute_cycles: int
+    stall_cycles: int
+    utilisation: float
+    dram_bytes: int
+
+    def to_dict(self) -> dict[str, str | int | float]:
+        """The fields of the JSON, in order."""
+        return {
+            "name": self.name,
+            "cycles": self.cycles,
+            "compute_cycles": self.compute_cycles,
+            "stall_cycles": self.stall_cycles,
+            "utilisation": self.utilisation,
+            "dram_bytes": self.dram_bytes,
+            "macs": self.macs,
+            "passes": self.passes,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ModelError:
+    """Measured error of the two models as fractions, and what it was measured against."""
+
+    cycles: float
+    lut: float | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One image of one graph on one array of one device; ``resources`` is None in scalesim mode."""
+
+    device: Device
+    mapping: Mapping
+    clock_mhz: float
+    layers: tuple[LayerReport, ...]
+    resources: Estimate | None
+    model_error: ModelError
+    notes: tuple[str, ...]
+
+    @property
+    def cycles(self) -> int:
+        """Sum over the layers: one after the other."""
+        return sum(layer.cycles for layer in self.layers)
+
+    @property
+    def latency_ms(self) -> float:
+        """Cycles at the clock given: a parameter, not a prediction."""
+        return self.cycles / (self.clock_mhz * 1000)
+
+    @property
+    def images_per_s(self) -> float:
+        """One image after the other."""
+        return 1000 / self.latency_ms
+
+    @property
+    def utilisation(self) -> float:
+        """Multiplications carried out / (R·C·S·cycles), in (0, 1]."""
+        done = sum(layer.macs * layer.passes for layer in self.layers)
+        return done / (self.mapping.array.pes * self.mapping.array.lanes * self.cycles)
+
+    @property
+    def dram_bytes(self) -> int:
+        """Sum over the layers."""
+        return sum(layer.dram_bytes for layer in self.layers)
+
+    @property
+    def verdicts(self) -> dict[str, bool] | None:
+        """Whether each resource stays within its ceiling; None where nothing is estimated."""
+        if self.resources is None:
+            return None
+        counts = self.resources.counts()
+        return {key: counts[key] <= self.device.limits[key] for key in RESOURCES}
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether every resource stays within its ceiling; None where nothing is estimated."""
+        verdicts = self.verdicts
+        return None if verdicts is None else all(verdicts.values())
+
+    def to_dict(self) -> dict[str, object]:
+        """The JSON object ``bitfold/simulate/1``."""
+        counts: ReadOnlyDict[str, Count] = dict.fromkeys(RESOURCES)
+        if self.resources is not None:
+            counts = {**self.resources.counts(), "lc": self.resources.lc}
+        error = self.model_error
+        return {
+            "schema": SCHEMA,
+            "device": self.device.name,
+            "array": self._array_dict(),
+            "clock_mhz": self.clock_mhz,
+            "cycles": self.cycles,
+            "latency_ms": self.latency_ms,
+            "images_per_s": self.images_per_s,
+            "utilisation": self.utilisation,
+            "dram_bytes": self.dram_bytes,
+            "resources": dict(counts),
+            "available": self.device.available,
+            "limits": self.device.limits,
+            "verdicts": self.verdicts,
+            "fits": self.fits,
+            "layers": [layer.to_dict() for layer in self.layers],
+            "model_error": {"cycles": error.cycles, "lut": error.lut, "source": error.source},
+            "notes": list(self.notes),
+        }
+
+    def _array_dict(self) -> dict[str, object]:
+        array = self.mapping.array
+        return {
+            "rows": array.rows,
+            "cols": array.cols,
+            "dataflow": array.dataflow,
+            "w_bits": array.w_bits,
+            "a_bits": array.a_bits,
+            "lanes": array.lanes,
+            "drain": array.drain,
+            "edge": array.edge,
+            "mode": array.mode,
+            "pe": f"({self.mapping.w_kind},{self.mapping.a_kind})",
+        }
+
+    def to_text(self) -> str:
+        """The same as a table for people."""
+        return "\n".join((*_heading(self), "", *_layer_table(self), "", *_resource_table(self)))
+
+
+def _heading(report: Report) -> list[str]:
+    array = report.mapping.array
+    kind = f"({report.mapping.w_kind},{report.mapping.a_kind})"
+    return [
+        f"{report.device.name} ({report.device.part}): {array.rows}x{array.cols} {array.dataflow}, "
+        f"PE {kind} x {array.lanes}, {array.drain} drain, {report.clock_mhz:g} MHz (a parameter)",
+        f"{report.cycles} cycles, {report.latency_ms:.3f} ms, {report.images_per_s:.1f} images/s, "
+        f"utilisation {report.utilisation:.1%}, {report.dram_bytes} DRAM bytes",
+    ]
+
+
+def _layer_table(report: Report) -> list[str]:
+    width = max(5, *(len(layer.name) for layer in report.layers))
+    lines = [
+        f"{'layer':<{width}} {'cycles':>10} {'compute':>10} {'stall':>9} {'passes':>6} {'util':>6} "
+        f"{'DRAM B':>9}"
+    ]
+    lines += [
+        f"{x.name:<{width}} {x.cycles:>10} {x.compute_cycles:>10} {x.stall_cycles:>9} "
+        f"{x.passes:>6} {x.utilisation:>6.1%} {x.dram_bytes:>9}"
+        for x in report.layers
+    ]
+    return lines
+
+
+def _resource_table(report: Report) -> list[str]:
+    error = report.model_error
+    lut = "not estimated" if error.lut is None else f"{error.lut:.1%}"
+    notes = [f"model error: cycles {error.cycles:.1%}, LUT {lut} ({error.source})"]
+    notes += [f"note: {note}" for note in report.notes]
+    verdicts = report.verdicts
+    if report.resources is None or verdicts is None:
+        return notes
+    available, limits = report.device.available, report.device.limits
+    lines = [f"{'':<7} {'used':>9} {'limit':>9} {'total':>9}"]
+    lines += [
+        f"{key:<7} {used:>9} {limits[key]:>9} {available[key]:>9}  "
+        f"{'fits' if verdicts[key] else 'DOES NOT FIT'}"
+        for key, used in report.resources.counts().items()
+    ]
+    return lines + notes
+
+
+def _report_layer(
+    layer: MappedLayer, array: ArrayConfig, *, num_bytes: int, bytes_per_cycle: Fraction
+) -> LayerReport:
+    compute = compute_cycles(layer.gemm, array)
+    stall = 0
+    if array.mode == "native":
+        stall = stall_cycles(compute, num_bytes, bytes_per_cycle=bytes_per_cycle)
+    cycles = compute + stall
+    return LayerReport(
+        name=layer.name,
+        macs=layer.gemm.macs,
+        passes=layer.gemm.passes,
+        cycles=cycles,
+        compute_cycles=compute,
+        stall_cycles=stall,
+        utilisation=layer.gemm.products / (array.pes * array.lanes * cycles),
+        dram_bytes=num_bytes,
+    )
+
+
+def _model_error(array: ArrayConfig, found: Estimate | None) -> ModelError:
+    if found is None:
+        return ModelError(
+            0.0, None, "36 layer runs of SCALE-Sim 3.0.0; it models no FPGA resources"
+        )
+    return ModelError(
+        0.0,
+        found.lut_error,
+        "cycles: 19 runs of the array in RTL, DRAM stalls apart; LUT: 11 flattened arrays of at "
+        "least 8x8 PEs, one lane, shared drain, under Yosys 0.23, against the PE table; LUT under "
+        "Vivado is unknown",
+    )
+
+
+def _notes(mapping: Mapping, found: Estimate | None) -> tuple[str, ...]:
+    notes = [] if found is None else list(found.notes)
+    array = mapping.array
+    passes = [layer for layer in mapping.layers if layer.gemm.passes > 1]
+    notes += [
+        f"{layer.name}: {layer.weight_grid.bits}-bit weights, {layer.activation_grid.bits}-bit "
+        f"activations in {layer.gemm.passes} passes of {array.w_bits} x {array.a_bits} bits"
+        for layer in passes
+    ]
+    if array.mode == "native" and array.drain == "shadow":
+        notes.append("the shadow drain's flip-flops are an estimate, not synthesised as an array")
+    return tuple(notes)
+
+
+def _configure(
+    config: ArrayConfig | str | Path | None, changes: ReadOnlyDict[str, object]
+) -> ArrayConfig:
+    """``config``, or the default array, with every given (not None) change on top."""
+    base = config if isinstance(config, ArrayConfig) else ArrayConfig()
+    if isinstance(config, str | Path):
+        base = ArrayConfig.from_toml(config)
+    given = {key: value for key, value in changes.items() if value is not None}
+    return replace(base, **given)  # type: ignore[arg-type]  # checked by ArrayConfig itself
+
+
+def simulate(
+    graph: IntGraph,
+    *,
+    device: str = "zu3eg",
+    array: tuple[int, int] | None = None,
+    dataflow: str | None = None,
+    lanes: int | None = None,
+    drain: str | None = None,
+    edge: str | None = None,
+    mode: str | None = None,
+    clock_mhz: float | None = None,
+    dram_bytes_per_cycle: float | None = None,
+    config: ArrayConfig | str | Path | None = None,
+) -> Report:
+    """One image of ``graph`` on an array of ``device``; a pure function of its arguments.
+
+    ``array`` is (rows, cols), 16 × 16 by default; ``dataflow`` is ``os``. ``config`` is a TOML file
+    or an ``ArrayConfig`` that supplies what is not given here. The clock defaults to the device's
+    documented value and is a parameter, never a prediction. Raises UsageError on an unknown device
+    or an impossible value, UnsupportedError on what is not modelled.
+    """
+    found = find_device(device)
+    rows, cols = array if array is not None else (None, None)
+    changes: dict[str, object] = {
+        "rows": rows,
+        "cols": cols,
+        "dataflow": dataflow,
+        "lanes": lanes,
+        "drain": drain,
+        "edge": edge,
+        "mode": mode,
+        "clock_mhz": clock_mhz,
+        "dram_bytes_per_cycle": dram_bytes_per_cycle,
+    }
+    mapping = map_graph(graph, _configure(config, changes))
+    settled = mapping.array
+    clock = settled.clock_mhz or found.clock_mhz
+    rate = Fraction(settled.dram_bytes_per_cycle or Fraction(found.dram_mb_per_s) / Fraction(clock))
+    num_bytes = layer_bytes(graph)
+    used = estimate(graph, mapping) if settled.mode == "native" else None
+    return Report(
+        device=found,
+        mapping=mapping,
+        clock_mhz=clock,
+        layers=tuple(
+            _report_layer(layer, settled, num_bytes=num_bytes[layer.name], bytes_per_cycle=rate)
+            for layer in mapping.layers
+        ),
+        resources=used,
+        model_error=_model_error(settled, used),
+        notes=_notes(mapping, used),
+    )

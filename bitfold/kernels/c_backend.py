@@ -1,0 +1,196 @@
+"""C backend: binds steps to rows of the C kernel table. No arithmetic on activations in Python."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitfold.errors import MissingDependencyError, UsageError
+from bitfold.kernels.c_library import Library, find_library, load_library
+from bitfold.kernels.c_steps import OPS, PackedStep, Segment, pack_step, row_fits
+from bitfold.kernels.epilogues import FieldValue
+from bitfold.kernels.packing import round_up
+from bitfold.kernels.rows import Row
+from bitfold.kernels.steps import ALIGNMENT, Buffer, Step
+
+# From the least to the most demanding: forcing one allows those before it.
+ISA_ORDER = ("scalar", "avx2", "avx512vpopcntdq", "avx512vnni")
+
+ByteArray = NDArray[np.uint8]
+
+
+def c_rows() -> tuple[Row, ...]:
+    """Rows of the C kernel table, best first; empty without the library."""
+    path = find_library()
+    return load_library(path).rows if path is not None else ()
+
+
+@dataclass(frozen=True, slots=True)
+class CProgram:
+    """Steps bound to C kernels; immutable, and safe to run from several threads at once."""
+
+    rows: tuple[Row, ...]
+    arena_bytes: int
+    input: Buffer
+    output: Buffer
+    _library: Library
+    _steps: Any  # bf_step[]: keeps nothing alive
+    _kept: tuple[object, ...]  # what the pointers in _steps point to
+
+    def run(self, images: ByteArray, logits: NDArray[np.float32], arena: ByteArray) -> None:
+        """images (N, H, W, C) uint8 → logits (N, classes) float32, both C-contiguous.
+
+        ``arena``: uint8, ``arena_bytes`` long, 64-byte aligned, used by this call alone. Raises
+        UsageError where an array does not fit.
+        """
+        self._check_batch(images, logits)
+        ffi, lib = self._library.ffi, self._library.lib
+        batch = ffi.new(
+            "bf_batch *",
+            {
+                "num_images": len(images),
+                "image_bytes": self.input.num_bytes,
+                "input_offset": self.input.offset,
+                "logit_bytes": self.output.num_bytes,
+                "output_offset": self.output.offset,
+            },
+        )
+        lib.bf_run_batch(
+            self._steps,
+            len(self.rows),
+            batch,
+            ffi.cast("uint8_t *", images.ctypes.data),
+            ffi.cast("uint8_t *", logits.ctypes.data),
+            self._arena_pointer(arena),
+        )
+
+    def run_step(self, index: int, arena: ByteArray) -> None:
+        """Step ``index`` alone, on what lies in the arena."""
+        if not 0 <= index < len(self.rows):
+            raise UsageError(f"no step {index}: the program has {len(self.rows)}")
+        self._library.lib.bf_run_plan(self._steps + index, 1, self._arena_pointer(arena))
+
+    def _check_batch(self, images: ByteArray, logits: NDArray[np.float32]) -> None:
+        fits = (
+            images.dtype == np.uint8
+            and logits.dtype == np.float32
+            and len(images) == len(logits)
+            and images.nbytes == len(images) * self.input.num_bytes
+            and logits.nbytes == len(logits) * self.output.num_bytes
+            and images.flags.c_contiguous
+            and logits.flags.c_contiguous
+            and logits.flags.writeable
+        )
+        if not fits:
+            raise UsageError(
+                f"images {images.dtype}{images.shape} and logits {logits.dtype}{logits.shape} do "
+                f"not fit uint8 (N, *{self.input.shape}) and float32 (N, *{self.output.shape}), "
+                "C-contiguous"
+            )
+
+    def _arena_pointer(self, arena: ByteArray) -> Any:
+        address = int(arena.ctypes.data)
+        if arena.dtype != np.uint8 or arena.nbytes < self.arena_bytes or address % ALIGNMENT:
+            raise UsageError(
+                f"an arena of {self.arena_bytes} bytes at a multiple of {ALIGNMENT} is needed, "
+                f"got {arena.nbytes} bytes at {address % ALIGNMENT} past one"
+            )
+        return self._library.ffi.cast("uint8_t *", address)
+
+
+def compile_c(
+    steps: Sequence[Step], *, input: Buffer, arena_bytes: int, force: str | None = None
+) -> CProgram:
+    """Binds every step to the first row that the host covers and that is exact on it.
+
+    ``force`` is an ISA (``avx2``: its rows first, then those of lesser ISAs), a layout
+    (``bitserial``), a layout and an ISA (``bitserial:avx2``) or a symbol; steps for which no such
+    row exists take the best row otherwise allowed. Scratch for all steps follows the given arena.
+    Raises UsageError on an unknown or uncovered ``force``.
+    """
+    path = find_library()
+    if path is None:
+        raise MissingDependencyError(
+            "the C kernel library is not built",
+            todo="Build it (docs/adding_a_kernel.md) or use the numba backend.",
+        )
+    library = load_library(path)
+    candidates = allowed_rows(library, force)
+    rows = tuple(_choose(step, candidates) for step in steps)
+    packed = [pack_step(step, row) for step, row in zip(steps, rows, strict=True)]
+    scratch = round_up(arena_bytes, ALIGNMENT)
+    kept: list[object] = []
+    table = library.ffi.new("bf_step[]", len(rows))
+    kernels = _kernels(library)
+    for target, row, values in zip(table, rows, packed, strict=True):
+        target.kernel = kernels[row.symbol]
+        _fill(library, target, values, kept)
+        target.scratch = scratch
+    total = scratch + max((values.scratch_bytes for values in packed), default=0)
+    return CProgram(rows, total, input, steps[-1].out, library, table, tuple(kept))
+
+
+def allowed_rows(library: Library, force: str | None) -> tuple[Row, ...]:
+    """Rows that the host covers, those that ``force`` asks for first."""
+    covered = [row for row in library.rows if row.runs_on(library.features)]
+    if force is None:
+        return tuple(covered)
+    wanted = [row for row in library.rows if _matches(row, force)]
+    if not wanted:
+        names = sorted({name for row in library.rows for name in (row.isa, row.layout)})
+        raise UsageError(
+            f"no kernel is called {force!r}",
+            todo=f"Choose one of {', '.join(names)}, layout:isa, or a symbol.",
+        )
+    usable = [row for row in wanted if row in covered]
+    if not usable:
+        missing = sorted(wanted[0].needs - library.features)
+        raise UsageError(f"this CPU cannot run {force}: it lacks {', '.join(missing)}")
+    limit = max(ISA_ORDER.index(row.isa) for row in usable)
+    rest = [row for row in covered if ISA_ORDER.index(row.isa) <= limit and row not in usable]
+    return (*usable, *rest)
+
+
+def _matches(row: Row, force: str) -> bool:
+    return force in (row.isa, row.layout, f"{row.layout}:{row.isa}", row.symbol)
+
+
+def _choose(step: Step, candidates: Sequence[Row]) -> Row:
+    op = OPS[type(step)]
+    for row in candidates:
+        if row.op == op and row_fits(row, step):
+            return row
+    raise UsageError(f"no kernel for {op}", where=f"step {step.name}")
+
+
+def _kernels(library: Library) -> dict[str, Any]:
+    table = library.lib.bf_kernel_table()
+    return {row.symbol: table[i].kernel for i, row in enumerate(library.rows)}
+
+
+def _fill(library: Library, target: Any, values: PackedStep, kept: list[object]) -> None:
+    """Writes ``values`` into a bf_step; ``kept`` collects what its pointers point to."""
+    _fill_fields(library, target, values.fields, kept)
+    _fill_fields(library, target.epilogue, values.epilogue.fields, kept)
+    if values.segments:
+        segments = library.ffi.new("bf_segment[]", [_as_tuple(x) for x in values.segments])
+        kept.append(segments)
+        target.segments, target.num_segments = segments, len(values.segments)
+
+
+def _as_tuple(segment: Segment) -> tuple[int, int, int]:
+    return segment.offset, segment.num_quads, int(segment.flush)
+
+
+def _fill_fields(
+    library: Library, target: Any, fields: dict[str, FieldValue], kept: list[object]
+) -> None:
+    members = dict(library.ffi.typeof(target).fields)
+    for name, value in fields.items():
+        if isinstance(value, np.ndarray):
+            kept.append(value)
+            setattr(target, name, library.ffi.cast(members[name].type, value.ctypes.data))
+        else:
+            setattr(target, name, value)

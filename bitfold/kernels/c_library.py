@@ -1,0 +1,85 @@
+"""Loads the kernel library by cffi in ABI mode: its own header says what it declares."""
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cffi
+
+from bitfold.errors import InputError
+from bitfold.kernels.rows import Row
+
+LIBRARY_VARIABLE = "BITFOLD_KERNEL_LIBRARY"
+_HERE = Path(__file__).parent
+_HEADER = _HERE / "csrc" / "include" / "bitfold_kernels.h"
+_SUFFIXES = (".so", ".dylib", ".dll")
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A loaded kernel library: ``ffi`` and ``lib`` are cffi's objects, which carry no types."""
+
+    ffi: Any
+    lib: Any
+    rows: tuple[Row, ...]
+    features: frozenset[str]
+
+
+def find_library() -> Path | None:
+    """The library named by BITFOLD_KERNEL_LIBRARY, else the one beside this package, else None."""
+    named = os.environ.get(LIBRARY_VARIABLE)
+    if named:
+        if not Path(named).is_file():
+            raise InputError(
+                f"no kernel library at {named}",
+                where=LIBRARY_VARIABLE,
+                todo="Point it at libbitfold_kernels.so or unset it.",
+            )
+        return Path(named)
+    candidates = (_HERE / f"libbitfold_kernels{suffix}" for suffix in _SUFFIXES)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+@cache
+def load_library(path: Path) -> Library:
+    """The library at ``path``; raises InputError where it cannot be loaded or is of another build."""
+    ffi = cffi.FFI()
+    ffi.cdef(_declarations(_HEADER.read_text()))
+    try:
+        lib = ffi.dlopen(str(path))
+    except OSError as error:
+        raise InputError(f"the kernel library does not load: {error}", where=str(path)) from error
+    if lib.bf_step_bytes() != ffi.sizeof("bf_step"):
+        raise InputError(
+            f"the kernel library's bf_step has {lib.bf_step_bytes()} bytes, "
+            f"its header says {ffi.sizeof('bf_step')}",
+            where=str(path),
+            todo="Build the library again: cmake --build <build folder>",
+        )
+    return Library(ffi, lib, _rows(ffi, lib), _features(ffi, lib))
+
+
+def _declarations(header: str) -> str:
+    """The header without its preprocessor lines."""
+    return "\n".join(line for line in header.splitlines() if not line.startswith("#"))
+
+
+def _rows(ffi: Any, lib: Any) -> tuple[Row, ...]:
+    table, rows = lib.bf_kernel_table(), []
+    while table[len(rows)].op != ffi.NULL:
+        entry = table[len(rows)]
+        op, layout, isa, needs, symbol = (
+            ffi.string(text).decode()
+            for text in (entry.op, entry.layout, entry.isa, entry.needs, entry.symbol)
+        )
+        rows.append(Row(op, layout, isa, frozenset(needs.split()), symbol, "c"))
+    return tuple(rows)
+
+
+def _features(ffi: Any, lib: Any) -> frozenset[str]:
+    bits, names = lib.bf_host_isa(), []
+    while lib.bf_feature_name(len(names)) != ffi.NULL:
+        names.append(ffi.string(lib.bf_feature_name(len(names))).decode())
+    return frozenset(name for bit, name in enumerate(names) if bits >> bit & 1)

@@ -1,0 +1,8 @@
+/* acc[o] = bias[o] + x_step * sum(index * weight), vpdpbusd; any width. */
+#include "isa/avx512_dot.h"
+
+void bf_conv2d_direct__avx512vnni(const bf_step *restrict step, uint8_t *restrict arena);
+
+void bf_conv2d_direct__avx512vnni(const bf_step *restrict step, uint8_t *restrict arena) {
+  bf_convolve(step, arena, bf_tile_vnni, BF_VNNI_PIXELS);
+}

@@ -1,0 +1,107 @@
+"""Bytes in memory: the normative description of everything that kernels read.
+
+*Indices* lie one unsigned byte each, (H, W, C) dense. Every buffer is followed by 64 bytes that
+may be read (never written), so vector loads may run over its end. *Bit planes* hold one bit of
+every index: element i is bit i mod 64 of word i div 64, little-endian, zero past the end; as
+32-bit words (which kernels read) that is bit i mod 32 of word i div 32.
+
+A *block* is 16 output channels of one group, a *lane* one of them. Lanes count over all groups,
+each group rounded up to whole blocks; per-lane constants are arrays over lanes. A *panel* holds
+the weights of one block. Its three layouts, outermost index first:
+
+* ``direct``      [kernel row][quad][16 lanes][4]: int8. A quad is four consecutive bytes of the
+  input row of kernel_w · C bytes; the last quad of a row is filled up with zero weights.
+* ``direct_wide`` [kernel row][quad][even, odd][16 lanes][2]: int16; elements 0, 2 then 1, 3.
+* ``bitserial``   [plane][32-bit word][16 lanes]: planes of the weight indices over the whole
+  window (kernel row, column, channel).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitfold.ir import Grid
+
+LANES = 16
+QUAD = 4
+WORD_BITS = 64
+
+UInt64Array = NDArray[np.uint64]
+ByteArray = NDArray[np.uint8]
+WeightArray = NDArray[np.int8]
+PanelArray = NDArray[np.int8] | NDArray[np.int16] | NDArray[np.uint32]
+
+
+def round_up(value: int, multiple: int) -> int:
+    """Least multiple of ``multiple`` that is at least ``value``."""
+    return -(-value // multiple) * multiple
+
+
+def pack_planes(indices: ByteArray, bits: int) -> UInt64Array:
+    """Bit planes (…, bits, words) of indices (…, K); words = ceil(K / 64)."""
+    count = indices.shape[-1]
+    padded = np.zeros((*indices.shape[:-1], round_up(count, WORD_BITS)), dtype=np.uint8)
+    padded[..., :count] = indices
+    planes = np.stack([(padded >> plane) & 1 for plane in range(bits)], axis=-2)
+    packed = np.packbits(planes, axis=-1, bitorder="little")
+    return np.ascontiguousarray(packed).view("<u8")
+
+
+def unpack_planes(planes: UInt64Array, count: int) -> ByteArray:
+    """Indices (…, count) of bit planes (…, bits, words)."""
+    as_bytes = np.ascontiguousarray(planes, dtype="<u8").view(np.uint8)
+    unpacked = np.unpackbits(as_bytes, axis=-1, bitorder="little")[..., :count]
+    weights = np.uint8(1) << np.arange(planes.shape[-2], dtype=np.uint8)
+    return (unpacked * weights[:, None]).sum(axis=-2, dtype=np.uint8)
+
+
+def to_lanes(values: NDArray[np.generic], *, groups: int, fill: int = 0) -> NDArray[np.generic]:
+    """Per-channel values (O, …) as per-lane values (lanes, …), filled up with ``fill``."""
+    per_group = len(values) // groups
+    shape = (groups, round_up(per_group, LANES), *values.shape[1:])
+    lanes = np.full(shape, fill, dtype=values.dtype)
+    lanes[:, :per_group] = values.reshape(groups, per_group, *values.shape[1:])
+    return lanes.reshape(shape[0] * shape[1], *values.shape[1:])
+
+
+def to_blocks(values: NDArray[np.generic], *, groups: int) -> NDArray[np.generic]:
+    """Values (O, J) as [block][j][16 lanes]."""
+    lanes = to_lanes(values, groups=groups)
+    blocks = lanes.reshape(len(lanes) // LANES, LANES, lanes.shape[1])
+    return np.ascontiguousarray(blocks.swapaxes(1, 2))
+
+
+def direct_panels(weight: WeightArray, *, groups: int, grid: Grid) -> PanelArray:
+    """Layout ``direct`` of codes (O, KH, KW, C/groups): (blocks, KH, quads, 16, 4) int8."""
+    num_out, rows, columns, depth = weight.shape
+    run = columns * depth
+    flat = np.zeros((num_out, rows, round_up(run, QUAD)), dtype=np.int8)
+    flat[:, :, :run] = weight.reshape(num_out, rows, run)
+    lanes = to_lanes(flat, groups=groups)
+    blocks = lanes.reshape(-1, LANES, rows, lanes.shape[2] // QUAD, QUAD)
+    return np.ascontiguousarray(blocks.transpose(0, 2, 3, 1, 4)).astype(np.int8)
+
+
+def direct_wide_panels(weight: WeightArray, *, groups: int, grid: Grid) -> PanelArray:
+    """Layout ``direct_wide`` of codes (O, KH, KW, C/groups): (blocks, KH, quads, 2, 16, 2)."""
+    panels = direct_panels(weight, groups=groups, grid=grid).astype(np.int16)
+    halves = panels.reshape(*panels.shape[:-1], 2, 2)  # element 2a + b at [a, b]
+    return np.ascontiguousarray(np.moveaxis(halves, -1, 3))
+
+
+def bitserial_panels(weight: WeightArray, *, groups: int, grid: Grid) -> PanelArray:
+    """Layout ``bitserial`` of codes (O, KH, KW, C/groups) on ``grid``: (blocks, bits, words, 16)."""
+    codes = weight.reshape(len(weight), -1).astype(np.int64)
+    indices = ((codes - grid.lo) // grid.step).astype(np.uint8)
+    words = pack_planes(indices, bits=grid.bits).view("<u4")
+    lanes = to_lanes(words, groups=groups)
+    blocks = lanes.reshape(-1, LANES, *words.shape[1:])
+    return np.ascontiguousarray(np.moveaxis(blocks, 1, -1)).astype(np.uint32)
+
+
+PANELS: dict[str, Callable[..., PanelArray]] = {
+    "direct": direct_panels,
+    "direct_wide": direct_wide_panels,
+    "bitserial": bitserial_panels,
+}

@@ -1,0 +1,181 @@
+"""The kernel table: every row, best first, and which one answers on this machine."""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitfold.errors import BitfoldError, UsageError
+from bitfold.kernels.numba_backend import MAX_BITSERIAL_PAIRS, NUMBA_ROWS
+from bitfold.kernels.rows import Row
+from bitfold.kernels.steps import Buffer, Step
+
+BackendName = Literal["auto", "c", "numba"]
+FORCE_VARIABLE = "BITFOLD_FORCE_KERNEL"
+
+_log = logging.getLogger(__name__)
+
+
+class Program(Protocol):
+    """Steps bound to kernels: immutable, for several threads at once, each with its own arena."""
+
+    @property
+    def rows(self) -> Sequence[Row | None]:
+        """The row that runs each step; None where a step needs no kernel of the table."""
+
+    def run(
+        self, images: NDArray[np.uint8], logits: NDArray[np.float32], arena: NDArray[np.uint8]
+    ) -> None:
+        """Images (N, H, W, C) uint8 → logits (N, …) float32, both C-contiguous.
+
+        ``arena`` is 1-D, of ``arena_bytes``, aligned to 64; its content is lost.
+        """
+
+    def run_step(self, i: int, arena: NDArray[np.uint8]) -> None:
+        """Step ``i`` alone, on what the arena holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Whether a row answers on this machine, and why or why not."""
+
+    row: Row
+    chosen: bool
+    reason: str
+
+
+@cache
+def _c_rows() -> tuple[tuple[Row, ...], str]:
+    """Rows of the C library, and why there are none."""
+    try:
+        from bitfold.kernels.c_backend import c_rows
+
+        rows = tuple(c_rows())
+    except (ImportError, OSError, BitfoldError) as error:
+        return (), str(error).splitlines()[0] if str(error) else type(error).__name__
+    return rows, "" if rows else "the library lists no kernels"
+
+
+@cache
+def _warn_once(reason: str) -> None:
+    _log.warning("no C kernels (%s): the numba kernels answer, which are slower", reason)
+
+
+def kernel_rows() -> tuple[Row, ...]:
+    """Every row, best first: C, then numba."""
+    return _c_rows()[0] + NUMBA_ROWS
+
+
+def host_features() -> frozenset[str]:
+    """CPU features of this machine, named as in ``Row.needs``; empty without the C library."""
+    try:
+        from bitfold.kernels import features
+    except ImportError:
+        return frozenset()
+    return frozenset(features.host_features())
+
+
+def forced_kernel(force: str | None = None) -> str | None:
+    """``force``, or else the environment's BITFOLD_FORCE_KERNEL; raises UsageError if unknown."""
+    name = force or os.environ.get(FORCE_VARIABLE) or None
+    known = sorted({x for row in kernel_rows() for x in (row.isa, row.layout, row.backend)})
+    if name is not None and name not in known:
+        raise UsageError(
+            f"no kernel is called {name!r}",
+            where="force" if force else FORCE_VARIABLE,
+            todo=f"Use one of: {', '.join(known)}.",
+        )
+    return name
+
+
+def _names(row: Row, force: str) -> bool:
+    return force in (row.isa, row.layout, row.backend)
+
+
+def choose_backend(backend: BackendName, *, force: str | None) -> Literal["c", "numba"]:
+    """The backend that answers: C where the host covers a row that fits, else numba."""
+    if backend not in ("auto", "c", "numba"):
+        raise UsageError(
+            f"no backend is called {backend!r}", todo="Use one of: auto, c, numba, oracle."
+        )
+    rows, why = _c_rows()
+    if backend == "numba":
+        return "numba"
+    features = host_features()
+    usable = [row for row in rows if row.needs <= features and (not force or _names(row, force))]
+    if usable:
+        return "c"
+    if backend == "c":
+        raise UsageError(
+            f"no C kernel answers: {why or f'none on this CPU is called {force}'}",
+            todo="Install a wheel with the kernel library, or use backend='numba'.",
+        )
+    if why:
+        _warn_once(why)
+    return "numba"
+
+
+def compile_program(
+    steps: Sequence[Step],
+    *,
+    input: Buffer,  # noqa: A002  # the contract's word
+    arena_bytes: int,
+    backend: BackendName = "auto",
+    force: str | None = None,
+) -> Program:
+    """Bind each step to the first row that fits and whose needs the host covers.
+
+    The image goes to ``input``; results are read from the last step's ``out``. ``force`` (or
+    BITFOLD_FORCE_KERNEL) names an ISA, a layout or a backend. Raises UsageError.
+    """
+    forced = forced_kernel(force)
+    if choose_backend(backend, force=forced) == "c":
+        from bitfold.kernels.c_backend import compile_c
+
+        program: Program = compile_c(
+            tuple(steps), input=input, arena_bytes=arena_bytes, force=forced
+        )
+        return program
+    from bitfold.kernels.numba_backend.program import compile_numba
+
+    return compile_numba(steps, input=input, force=forced)
+
+
+def _reason(row: Row, features: frozenset[str], force: str | None) -> str:
+    """Why ``row`` cannot answer, or nothing."""
+    missing = sorted(row.needs - features)
+    if missing:
+        return f"this CPU has no {', '.join(missing)}"
+    if force and not _names(row, force):
+        return f"{force} is forced"
+    return ""
+
+
+def explain_choice(*, backend: BackendName = "auto", force: str | None = None) -> tuple[Choice, ...]:
+    """For every row of the table: is it chosen on this machine, and why or why not."""
+    forced = forced_kernel(force)
+    answering = choose_backend(backend, force=forced)
+    features, taken = host_features(), dict[tuple[str, str], str]()
+    choices = []
+    for row in kernel_rows():
+        reason = _reason(row, features, forced)
+        if not reason and row.backend != answering:
+            reason = f"the {answering} backend answers"
+        if not reason and (row.op, row.layout) in taken:
+            reason = f"{taken[row.op, row.layout]} comes first"
+        if not reason:
+            taken[row.op, row.layout] = row.symbol
+        choices.append(Choice(row, not reason, reason or _praise(row)))
+    return tuple(choices)
+
+
+def _praise(row: Row) -> str:
+    if row.backend == "numba" and row.op == "conv":
+        few = row.layout == "bitserial"
+        return f"chosen {'up to' if few else 'above'} {MAX_BITSERIAL_PAIRS} plane pairs"
+    return f"first {row.layout} row whose needs this CPU covers"

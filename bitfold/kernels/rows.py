@@ -1,0 +1,23 @@
+"""One entry of the kernel table; C and numba rows share this type."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A kernel: what it computes, how constants are packed for it, and what it needs of the CPU.
+
+    ``layout`` names the weight packing of ``packing.py`` (``dense`` where there are no weights);
+    ``needs`` holds feature names as ``host_features`` gives them.
+    """
+
+    op: str
+    layout: str
+    isa: str
+    needs: frozenset[str]
+    symbol: str
+    backend: str
+
+    def runs_on(self, features: frozenset[str]) -> bool:
+        """Whether a host with ``features`` covers the row's needs."""
+        return features.issuperset(self.needs)

@@ -1,0 +1,361 @@
+"""Lowering: an integer graph becomes steps over an arena.
+
+Fused into one step: Conv2d or Linear with the Thresholds or the Rescale behind it, and with the Add
+behind that, where nobody else reads what lies between. Reshape costs nothing: the same bytes under
+another shape. Everything else is a step of its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
+from typing import TypeVar, assert_never
+
+import numpy as np
+
+from bitfold.errors import UnsupportedError
+from bitfold.ir import (
+    Accumulator,
+    Add,
+    CodeTensor,
+    Concat,
+    Conv2d,
+    Dequantize,
+    FloatTensor,
+    Grid,
+    IntGraph,
+    Linear,
+    MaxPool2d,
+    Node,
+    Quantize,
+    Reshape,
+    Rescale,
+    Slice,
+    SumPool2d,
+    TensorType,
+    Thresholds,
+)
+from bitfold.kernels.steps import (
+    AddStep,
+    Buffer,
+    ConvStep,
+    CopyStep,
+    DequantizeStep,
+    ElementKind,
+    Epilogue,
+    MaxPoolStep,
+    RescaleStep,
+    Step,
+    SumPoolStep,
+    ThresholdStep,
+    ToAccumulators,
+    ToIndices,
+    ToWide,
+)
+from bitfold.runtime.arena import Lifetime, assign_offsets, reserved_bytes
+
+INT32_MAX = 2**31 - 1
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTensor:
+    """A graph tensor that lies in the arena from the end of step ``ready`` (−1: the image) on.
+
+    ``grid`` is that of its codes, which are stored as indices; None for plain integers and results.
+    """
+
+    buffer: Buffer
+    ready: int
+    grid: Grid | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Steps, where the image goes, the arena's size, and which graph tensors materialize where."""
+
+    steps: tuple[Step, ...]
+    input: Buffer
+    arena_bytes: int
+    tensors: Mapping[str, PlannedTensor]
+
+    @property
+    def output(self) -> Buffer:
+        """Where the results lie after the last step."""
+        return self.steps[-1].out
+
+    @property
+    def tensor_buffers(self) -> Mapping[str, Buffer]:
+        """Buffer of every materialized graph tensor, by node name."""
+        return MappingProxyType({name: t.buffer for name, t in self.tensors.items()})
+
+
+def element_kind(tensor: TensorType) -> ElementKind:
+    """How a tensor's elements lie in the arena."""
+    match tensor:
+        case CodeTensor():
+            return "u8"
+        case FloatTensor():
+            return "f32"
+        case _:
+            return "i32"
+
+
+def as_image(buffer: Buffer) -> Buffer:
+    """The same bytes as (H, W, C); a vector is a 1x1 image."""
+    return replace(buffer, shape=(1,) * (3 - len(buffer.shape)) + buffer.shape)
+
+
+def wide_rule(node: Rescale, *, add: Buffer | None = None) -> ToWide:
+    """The epilogue of a Rescale."""
+    return ToWide(
+        node.multiplier, node.offset, node.shift, add, node.negative_multiplier, node.negative_shift
+    )
+
+
+def identity_rule(channels: int) -> ToWide:
+    """The epilogue that changes nothing: codes out of indices."""
+    return ToWide(np.ones(channels, np.int64), np.zeros(channels, np.int64), 0)
+
+
+def index_rule(node: Thresholds, x: TensorType) -> ToIndices:
+    """The epilogue of a Thresholds that reads ``x``; raises UnsupportedError past int32."""
+    if isinstance(x, FloatTensor):
+        raise UnsupportedError("thresholds on results", where=f"node {node.name}")
+    lo = np.where(node.sign < 0, -x.hi, x.lo)[:, None]
+    hi = np.where(node.sign < 0, -x.lo, x.hi)[:, None]
+    table = np.clip(node.table, lo, hi + 1)
+    if table.size and table.max() > INT32_MAX:
+        raise UnsupportedError(
+            f"a threshold of {table.max()} does not fit 32 bits", where=f"node {node.name}"
+        )
+    return ToIndices(
+        np.ascontiguousarray(table, dtype=np.int32), node.sign.astype(np.int32)
+    )
+
+
+class _Lowering:
+    """Walks a graph once and collects steps over an arena in which nothing is reused yet."""
+
+    def __init__(self, graph: IntGraph) -> None:
+        self.graph = graph
+        self.steps: list[Step] = []
+        self.tensors: dict[str, PlannedTensor] = {}
+        self.end = 0
+        self.fused: set[str] = set()
+
+    def run(self) -> Plan:
+        for node in self.graph.nodes:
+            if node.name not in self.fused:
+                self.lower(node)
+        image = self.tensors[self.graph.input.name].buffer
+        return Plan(tuple(self.steps), image, self.end, MappingProxyType(self.tensors))
+
+    def reserve(self, shape: tuple[int, ...], kind: ElementKind) -> Buffer:
+        buffer = Buffer(self.end, shape, kind)
+        self.end += reserved_bytes(buffer.num_bytes)
+        return buffer
+
+    def define(self, node: Node) -> Buffer:
+        """A place for the tensor of ``node``, filled by the step that is appended next."""
+        tensor = self.graph.types[node.name]
+        buffer = self.reserve(tensor.shape, element_kind(tensor))
+        grid = tensor.grid if isinstance(tensor, CodeTensor) else None
+        self.tensors[node.name] = PlannedTensor(buffer, len(self.steps), grid)
+        return buffer
+
+    def place(self, name: str) -> Buffer:
+        return self.tensors[name].buffer
+
+    def codes(self, name: str) -> tuple[int, int]:
+        """(lo, step) of a tensor's grid; (0, 1) for plain integers."""
+        grid = self.tensors[name].grid
+        return (grid.lo, grid.step) if grid else (0, 1)
+
+    def integers(self, name: str, reader: str) -> Buffer:
+        """The tensor as i32; codes are unpacked by a step of their own."""
+        x = self.place(name)
+        if x.kind == "i32":
+            return x
+        out = self.reserve(x.shape, "i32")
+        lo, step = self.codes(name)
+        rule = identity_rule(x.shape[-1])
+        self.steps.append(RescaleStep(f"{reader}.codes", x, out, rule, lo, step))
+        return out
+
+    def sole_reader(self, node: Node, kind: type[T]) -> T | None:
+        readers = self.graph.consumers(node.name)
+        return readers[0] if len(readers) == 1 and isinstance(readers[0], kind) else None
+
+    def lower(self, node: Node) -> None:
+        match node:
+            case Quantize():
+                self.define(node)
+                self.tensors[node.name] = replace(self.tensors[node.name], ready=-1)
+            case Conv2d() | Linear():
+                self.lower_products(node)
+            case Thresholds() | Rescale() | Add() | Dequantize():
+                self.lower_elementwise(node)
+            case MaxPool2d() | SumPool2d():
+                self.lower_pool(node)
+            case Slice() | Concat() | Reshape():
+                self.lower_moved(node)
+            case _:
+                assert_never(node)
+
+    def epilogue(self, node: Conv2d | Linear) -> tuple[Epilogue, Node]:
+        """What to fuse behind a sum of products, and the node whose tensor comes out."""
+        if thresholds := self.sole_reader(node, Thresholds):
+            return index_rule(thresholds, self.graph.types[node.name]), thresholds
+        rescale = self.sole_reader(node, Rescale)
+        if rescale is None:
+            return ToAccumulators(), node
+        addition = self.sole_reader(rescale, Add)
+        if addition is None or addition.a == addition.b:
+            return wide_rule(rescale), rescale
+        other = addition.b if addition.a == rescale.name else addition.a
+        if other not in self.tensors:
+            return wide_rule(rescale), rescale
+        self.fused.add(rescale.name)
+        return wide_rule(rescale, add=as_image(self.place(other))), addition
+
+    def lower_products(self, node: Conv2d | Linear) -> None:
+        x = self.tensors[node.x]
+        epilogue, result = self.epilogue(node)
+        self.fused.add(result.name)
+        image = isinstance(node, Conv2d)
+        grid = node.weight_grid
+        if x.grid is None or grid.lo < -128 or grid.hi > 127:
+            raise UnsupportedError(
+                f"weights on {grid} do not fit 8 bits", where=f"node {node.name}"
+            )
+        weight = node.weight if image else node.weight[:, None, None, :]
+        self.steps.append(
+            ConvStep(
+                name=node.name,
+                x=as_image(x.buffer),
+                out=as_image(self.define(result)),
+                x_grid=x.grid,
+                weight=np.ascontiguousarray(weight, dtype=np.int8),
+                weight_grid=grid,
+                bias=node.bias,
+                stride=node.stride if isinstance(node, Conv2d) else (1, 1),
+                padding=node.padding if isinstance(node, Conv2d) else (0, 0, 0, 0),
+                groups=node.groups if isinstance(node, Conv2d) else 1,
+                epilogue=epilogue,
+            )
+        )
+
+    def lower_elementwise(self, node: Thresholds | Rescale | Add | Dequantize) -> None:
+        match node:
+            case Add():
+                a, b = self.place(node.a), self.place(node.b)
+                self.steps.append(AddStep(node.name, a, b, self.define(node)))
+            case Rescale():
+                x, codes = self.place(node.x), self.codes(node.x)
+                out = self.define(node)
+                self.steps.append(RescaleStep(node.name, x, out, wide_rule(node), *codes))
+            case Thresholds():
+                x = self.integers(node.x, node.name)
+                rule = index_rule(node, self.graph.types[node.x])
+                self.steps.append(ThresholdStep(node.name, x, self.define(node), rule))
+            case Dequantize():
+                x = self.integers(node.x, node.name)
+                scale = result_scales(self.graph.types[node.x])
+                self.steps.append(DequantizeStep(node.name, x, self.define(node), scale))
+            case _:
+                assert_never(node)
+
+    def lower_pool(self, node: MaxPool2d | SumPool2d) -> None:
+        x, codes = self.place(node.x), self.codes(node.x)
+        out = self.define(node)
+        if isinstance(node, MaxPool2d):
+            step = MaxPoolStep(node.name, x, out, node.kernel, node.stride, node.padding)
+            self.steps.append(step)
+        else:
+            self.steps.append(SumPoolStep(node.name, x, out, node.kernel, node.stride, *codes))
+
+    def lower_moved(self, node: Slice | Concat | Reshape) -> None:
+        if isinstance(node, Reshape):
+            x = self.tensors[node.x]
+            self.tensors[node.name] = replace(x, buffer=replace(x.buffer, shape=node.shape))
+            return
+        out = self.define(node)
+        if isinstance(node, Slice):
+            count = node.stop - node.start
+            self.steps.append(CopyStep(node.name, self.place(node.x), out, node.start, 0, count))
+            return
+        start = 0
+        for i, name in enumerate(node.xs):
+            x = self.place(name)
+            count = x.shape[-1]
+            self.steps.append(CopyStep(f"{node.name}.{i}", x, out, 0, start, count))
+            start += count
+        tensor = self.tensors[node.name]
+        self.tensors[node.name] = replace(tensor, ready=len(self.steps) - 1)
+
+
+def result_scales(tensor: TensorType) -> "np.typing.NDArray[np.float32]":
+    """float32 scale of each channel (the last dimension) of integers that become results."""
+    channels = tensor.shape[-1]
+    match tensor:
+        case Accumulator():
+            scales = tensor.scales
+        case CodeTensor():
+            scales = (tensor.scale,)
+        case FloatTensor():
+            raise UnsupportedError("results have no scale")
+        case _:
+            scales = (tensor.scale,)
+    return np.broadcast_to(np.array(scales, np.float32), (channels,)).copy()
+
+
+def buffers_of(step: Step) -> tuple[Buffer, ...]:
+    """Every buffer that a step reads or writes."""
+    places = [getattr(step, field.name) for field in fields(step)]
+    add = step.epilogue.add if isinstance(getattr(step, "epilogue", None), ToWide) else None
+    return tuple(b for b in (*places, add) if isinstance(b, Buffer))
+
+
+def _moved_step(step: Step, offsets: Mapping[int, int]) -> Step:
+    """``step`` with every buffer at its new offset."""
+    changes: dict[str, object] = {}
+    for field in fields(step):
+        value = getattr(step, field.name)
+        if isinstance(value, Buffer):
+            changes[field.name] = replace(value, offset=offsets[value.offset])
+        elif isinstance(value, ToWide) and value.add is not None:
+            add = replace(value.add, offset=offsets[value.add.offset])
+            changes[field.name] = replace(value, add=add)
+    return replace(step, **changes)  # type: ignore[arg-type]  # names come from fields(step)
+
+
+def lifetimes_of(plan: Plan) -> dict[int, Lifetime]:
+    """By offset: size and lifetime of each tensor of a plan without reuse."""
+    spans = {plan.input.offset: Lifetime(plan.input.num_bytes, -1, -1)}
+    for i, step in enumerate(plan.steps):
+        for buffer in buffers_of(step):
+            span = spans.get(buffer.offset, Lifetime(buffer.num_bytes, i, i))
+            spans[buffer.offset] = replace(span, last=i)
+    return spans
+
+
+def reuse_arena(plan: Plan) -> Plan:
+    """The same plan with tensors laid over those that have no reader left."""
+    spans = lifetimes_of(plan)
+    places, arena_bytes = assign_offsets(tuple(spans.values()))
+    offsets = dict(zip(spans, places, strict=True))
+    tensors = {
+        name: replace(t, buffer=replace(t.buffer, offset=offsets[t.buffer.offset]))
+        for name, t in plan.tensors.items()
+    }
+    return Plan(
+        tuple(_moved_step(step, offsets) for step in plan.steps),
+        replace(plan.input, offset=offsets[plan.input.offset]),
+        arena_bytes,
+        MappingProxyType(tensors),
+    )
+
+
+def plan_graph(graph: IntGraph) -> Plan:
+    """Steps and arena of a verified graph; raises UnsupportedError where numbers do not fit."""
+    return reuse_arena(_Lowering(graph).run())
