@@ -72,7 +72,7 @@ def demo(shell: Shell, *, output: FolderOption = Path("demo-out")) -> None:
 
 
 def run_network(shell: Shell, name: str, *, folder: Path) -> Outcome:
-    """All steps for one embedded network; writes its files and raises MismatchError if not equal."""
+    """All steps for one embedded network; writes its files, raises MismatchError."""
     started = time.monotonic()
     _make_folder(folder)
     checkpoint, model = folder / f"{name}.pt", folder / f"{name}.onnx"
@@ -198,8 +198,8 @@ def _render(
     table = Table(box=None, pad_edge=False)
     table.add_column("network")
     for heading in (
-        "top-1", "equal stages", "ours ms", "ORT int8 ms", "ratio", "FPGA cycles", "images/s (est.)",
-        "packed bytes",
+        "top-1", "equal stages", "ours ms", "ORT int8 ms", "ratio", "FPGA cycles",
+        "images/s (est.)", "packed bytes",
     ):  # fmt: skip
         table.add_column(heading, justify="right")
     for outcome in outcomes:

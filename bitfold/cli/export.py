@@ -80,7 +80,7 @@ def export_checkpoint(
 
 def _sentence(fields: dict[str, object]) -> str:
     return (
-        f"{fields['output']}: {fields['layers']} layers, {int(str(fields['macs'])) / 1e6:.1f} MMAC, "
+        f"{fields['output']}: {fields['layers']} layers, {fields['macs']} MACs, "
         f"{fields['packed_weight_bytes']} bytes of packed weights; requantization of "
         f"{fields['exact_layers']} layers exact, of {fields['bounded_layers']} bounded"
     )

@@ -1,4 +1,4 @@
-"""Arguments that several verbs share, and what stands behind them: a model file, a batch of images."""
+"""Arguments that several verbs share, and what stands behind them: a model, a batch of images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bitfold.cli.shell import one_of
-from bitfold.errors import InputError, UnsupportedError, UsageError
+from bitfold.errors import InputError, OutputError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,14 +50,18 @@ def require_file(path: Path, *, kind: str) -> None:
 
 
 def require_folder_of(path: Path) -> None:
-    """Raise UsageError before hours of work if ``path`` cannot be written for want of its folder."""
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise UsageError(
-            f"cannot write to {path}: "
-            + ("it is a folder" if path.is_dir() else f"there is no folder {path.parent}"),
-            where="option -o",
-            todo="name a file in a folder that exists",
-        )
+    """Raise OutputError, before hours of work, if ``path`` cannot be a file to write."""
+    if path.is_file() or (not path.exists() and path.absolute().parent.is_dir()):
+        return
+    # Files are written beside and renamed: a device in that place would be replaced.
+    reason = f"there is no folder {path.parent}"
+    if path.exists():
+        reason = "it is a folder" if path.is_dir() else "it is a device, not a file"
+    raise OutputError(
+        f"cannot write to {path}: {reason}",
+        where="option -o",
+        todo="name a file in a folder that exists",
+    )
 
 
 def open_graph(path: Path) -> "IntGraph":

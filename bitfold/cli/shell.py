@@ -13,8 +13,10 @@ import math
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
 
 import typer
@@ -77,8 +79,6 @@ def write_json(path: os.PathLike[str], fields: Mapping[str, object]) -> None:
 
 def write_output(path: os.PathLike[str], data: bytes) -> None:
     """Write ``data`` beside ``path`` and rename; raises OutputError."""
-    from pathlib import Path
-
     from bitfold.files import write_atomically
 
     write_atomically(Path(path), data)
@@ -113,14 +113,14 @@ class Shell:
     def emit(
         self, fields: Mapping[str, object], render: Callable[[], Sequence["RenderableType"]]
     ) -> None:
-        """Print the result: ``fields`` as one JSON object, or what ``render`` makes for a reader."""
+        """Print ``fields`` as one JSON object, or what ``render`` makes for a reader."""
         if self.json:
             text = json_text({"schema": self.schema} | dict(fields))
             self.stdout.write(text + "\n")
         elif not self.quiet:
             console = console_for(self.stdout)
             for part in render():
-                console.print(part)
+                console.print(part, soft_wrap=isinstance(part, str))
         self.stdout.flush()
 
     def note(self, text: str) -> None:
@@ -130,7 +130,7 @@ class Shell:
 
     @contextlib.contextmanager
     def progress(self, *fields: str) -> Iterator["Progress"]:
-        """A rich progress bar on stderr whose ``fields`` are task fields; invisible off a terminal."""
+        """A rich progress bar on stderr with task ``fields``; invisible off a terminal."""
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = [TextColumn("{task.description}"), BarColumn()]
@@ -197,7 +197,7 @@ def _system_error(error: OSError) -> BitfoldError:
 
 def _bug(error: Exception) -> BitfoldError:
     frames = traceback.extract_tb(error.__traceback__)
-    last = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+    last = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return BitfoldError(
         f"a bug in bitfold: {type(error).__name__}: {error}",
         where=last,
@@ -230,7 +230,7 @@ def report_error(error: Exception, *, verb: str) -> int:
 
 
 def settle(stream: TextIO) -> None:
-    """Flush ``stream``; where that fails, drop what is left so that the interpreter's exit is quiet."""
+    """Flush ``stream``; where that fails, drop what is left: the interpreter's exit stays quiet."""
     try:
         stream.flush()
     except OSError:
@@ -241,7 +241,7 @@ def settle(stream: TextIO) -> None:
 
 
 def set_up_logging(*, quiet: bool, verbose: bool) -> None:
-    """Send the package's log to stderr: warnings, with ``verbose`` everything, with ``quiet`` errors."""
+    """Send the package's log to stderr: warnings; ``verbose``: everything; ``quiet``: errors."""
     logger = logging.getLogger("bitfold")
     level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING
     handler = logging.StreamHandler(sys.stderr)
@@ -304,7 +304,9 @@ class Verb:
             stdout = sys.stdout
             shell = Shell(self.name, stdout, json=json, quiet=quiet, verbose=verbose, seed=seed)
             set_up_logging(quiet=quiet, verbose=verbose)
-            with contextlib.redirect_stdout(sys.stderr):
+            with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+                if not verbose and not sys.warnoptions:
+                    warnings.simplefilter("ignore")
                 code = guarded(lambda: self.function(shell, **options), verb=self.name)
             settle(stdout)
             raise typer.Exit(code)

@@ -1,4 +1,4 @@
-"""``bitfold simulate``: cycles, latency and resources of an FPGA array; an estimate, no synthesis."""
+"""``bitfold simulate``: cycles, latency and resources of an FPGA array, estimated."""
 
 from pathlib import Path
 from typing import Annotated

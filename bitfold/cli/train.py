@@ -1,7 +1,7 @@
 """``bitfold train``: quantization-aware training, resumable at any step."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,7 @@ from bitfold.cli.inputs import (
     OutputOption,
     WidthOption,
     known_method,
+    parse_shape,
     require_file,
     require_folder_of,
 )
@@ -22,6 +23,17 @@ from bitfold.errors import UsageError
 if TYPE_CHECKING:
     from bitfold.models import Progress, TrainRequest, TrainResult
 
+Grid = Literal["odd", "narrow"]
+GRIDS: tuple[Grid, ...] = ("odd", "narrow")
+
+TestDataOption = Annotated[
+    str | None,
+    typer.Option("--test-data", metavar="SPEC", help="Test on this; default: part of the data."),
+]
+ShapeOption = Annotated[
+    str | None,
+    typer.Option("--input", metavar="HxWxC", help="Scale and crop images of a folder to this."),
+]
 EpochsOption = Annotated[int, typer.Option("--epochs", min=1, help="Passes over the data.")]
 BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Images per step.")]
 RateOption = Annotated[float, typer.Option("--lr", min=0, help="Highest learning rate.")]
@@ -49,6 +61,8 @@ def train(
     bits: BitsOption,
     method: MethodOption = "pact-sawb",
     data: DataOption = "fashion-mnist",
+    test_data: TestDataOption = None,
+    input_shape: ShapeOption = None,
     epochs: EpochsOption = 20,
     batch_size: BatchOption = 128,
     lr: RateOption = 0.1,
@@ -65,8 +79,7 @@ def train(
     """
     known_method(method)
     pair = parse_pair(bits, option="--bits")
-    if weight_grid is not None:
-        one_of(weight_grid, ("odd", "narrow"), option="--weight-grid")
+    grid = None if weight_grid is None else one_of(weight_grid, GRIDS, option="--weight-grid")
     if init is not None:
         require_file(init, kind="checkpoint")
     if data is None:
@@ -79,6 +92,8 @@ def train(
         method=method,
         bits=pair,
         data=data,
+        test_data=test_data,
+        size=None if input_shape is None else parse_shape(input_shape),
         output=output,
         config=TrainConfig(
             epochs=epochs,
@@ -88,7 +103,7 @@ def train(
             seed=shell.seed,
             compile=not no_compile,
         ),
-        weight_grid=weight_grid,
+        weight_grid=grid,
         width=width,
         init=init,
         threads=threads,

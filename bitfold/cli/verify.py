@@ -83,7 +83,7 @@ def mismatch(certificate: "Certificate", model: Path) -> MismatchError:
     broken = [stage for stage in certificate.stages if stage.exact and stage.mismatches]
     stage = broken[0]
     return MismatchError(
-        f"{stage.name} differs from {stage.against} in {stage.mismatches} of {stage.compared} values",
+        f"{stage.name} and {stage.against} differ in {stage.mismatches} of {stage.compared} values",
         where=f"{model}, {_place(stage)}",
         todo="that kernel or writer is wrong for this network: please report it with the model",
     )

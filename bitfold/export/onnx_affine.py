@@ -64,7 +64,8 @@ def best_gain(table: IntArray, *, lo: int, hi: int) -> Float64:
         least, first = _margins(outer, table, lo=lo, hi=hi)
         rising = margin < first - least
         left, right = np.where(rising, inner, left), np.where(rising, right, outer)
-    return (left + right) / 2
+    middle: Float64 = (left + right) / 2
+    return middle
 
 
 def fit_line(table: IntArray, sign: IntArray, *, lo: int, hi: int) -> Line | None:

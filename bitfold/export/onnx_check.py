@@ -176,7 +176,7 @@ def trace_onnxruntime(
     threads: int = 1,
     level: Level | None = None,
 ) -> dict[str, Traced]:
-    """Node name → its integers (codes, sums, stream; int64, (N, H, W, C) or (N, C)); logits float32.
+    """Node name → its integers, int64 (N, H, W, C) or (N, C); the output's float32 logits last.
 
     ``level`` overrides ``optimized`` with one of ONNX Runtime's four levels.
     """

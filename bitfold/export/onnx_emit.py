@@ -27,15 +27,15 @@ from bitfold.ir.ops import (
     MaxPool2d,
     Node,
     Quantize,
-    Reshape,
     Rescale,
+    Reshape,
     Slice,
     SumPool2d,
     Thresholds,
     inputs_of,
 )
 from bitfold.ir.ranges import scales_of
-from bitfold.ir.types import CodeTensor, IntArray, Shape, TensorType, WideTensor
+from bitfold.ir.types import CodeTensor, FloatTensor, IntArray, Shape, TensorType
 
 FLOAT, DOUBLE, UINT8 = ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.UINT8
 OPSET, IR_VERSION = 21, 10
@@ -118,8 +118,9 @@ class Emitter:
         self._values[name] = value
         return value
 
-    def _constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
-        tensor = ir.Tensor(np.asarray(array, order="C"), name=name)
+    def _constant(self, name: str, values: NDArray[np.generic] | np.generic) -> ir.Value:
+        array = np.asarray(values, order="C")
+        tensor = ir.Tensor(array, name=name)
         value = self._value(name, tensor.dtype, array.shape)
         value.const_value = tensor
         self._initializers.append(value)
@@ -182,12 +183,17 @@ class Emitter:
         """Tensor ``x`` as float64, cast for ``node`` where it is float32."""
         return self._cast(self._codes(x), DOUBLE, out=f"{node}/double")
 
+    def _range(self, name: str) -> tuple[int, int]:
+        """Proven range of integer tensor ``name``."""
+        kind = self._types[name]
+        if isinstance(kind, FloatTensor):
+            raise UnsupportedError("floats are read after Dequantize", where=f"tensor {name}")
+        return kind.lo, kind.hi
+
     # operations
 
     def _emit(self, node: Node) -> None:
         match node:
-            case Quantize():
-                self._quantize(node)
             case Conv2d():
                 self._conv(node)
             case Linear():
@@ -198,12 +204,20 @@ class Emitter:
                 self._rescale(node)
             case SumPool2d():
                 self._sum_pool(node)
+            case Add() | MaxPool2d() | Slice() | Concat():
+                self._move(node)
+            case _:
+                self._emit_edge(node)
+
+    def _emit_edge(self, node: Quantize | Reshape | Dequantize) -> None:
+        """Operations that meet the outside layout."""
+        match node:
+            case Quantize():
+                self._quantize(node)
             case Reshape():
                 self._reshape(node)
             case Dequantize():
                 self._dequantize(node)
-            case Add() | MaxPool2d() | Slice() | Concat():
-                self._move(node)
             case _:
                 assert_never(node)
 
@@ -222,9 +236,9 @@ class Emitter:
 
     def _accumulator_type(self, node: Conv2d | Linear) -> ir.DataType:
         """FLOAT where no partial sum reaches 2^24, so that float32 holds all of them exactly."""
-        x = self._types[node.x]
+        lo, hi = self._range(node.x)
         flat = np.abs(node.weight.reshape(len(node.weight), -1)).sum(1)
-        bound = int((flat * max(abs(x.lo), abs(x.hi)) + np.abs(node.bias)).max())
+        bound = int((flat * max(abs(lo), abs(hi)) + np.abs(node.bias)).max())
         if bound < EXACT_FLOAT:
             return FLOAT
         if isinstance(node, Linear) and bound < EXACT_DOUBLE:
@@ -337,8 +351,8 @@ class Emitter:
         return self._op("Floor", [value], out=out, like=like)
 
     def _rescale(self, node: Rescale) -> None:
-        x, y = self._types[node.x], self._types[node.name]
-        ends = np.array([x.lo, x.hi])
+        lo, hi = self._range(node.x)
+        ends = np.array([lo, hi])
         add = int(np.abs(node.offset).max()) + half_of(node.shift)
         self._check_double(ends, node.multiplier, node, add)
         value = self._affine_floor(
@@ -357,9 +371,8 @@ class Emitter:
             self._op("Max", [value, zero], out=out, like=like)
             return
         scaled = Rescale(node.name, node.x, node.multiplier, node.offset, node.shift, node.scale)
-        least = rescale_bound(scaled, lo=x.lo, hi=x.hi)
+        least = rescale_bound(scaled, lo=lo, hi=hi)
         self._check_double(np.array([least]), slope, node, half_of(node.negative_shift))
-        assert isinstance(y, WideTensor)
         bent = self._affine_floor(
             value, node, gain=slope, offset=np.zeros_like(slope), part="/negative"
         )
@@ -368,25 +381,23 @@ class Emitter:
         self._op("Where", [mask, bent, value], out=out, like=like)
 
     def _sum_pool(self, node: SumPool2d) -> None:
-        x = self._types[node.x]
+        shape, (lo, hi) = self._types[node.x].shape, self._range(node.x)
         area = node.kernel[0] * node.kernel[1]
-        exact = max(abs(x.lo), abs(x.hi)) * area < EXACT_FLOAT
+        exact = max(abs(lo), abs(hi)) * area < EXACT_FLOAT
         value = self._codes(node.x)
-        if not (exact and is_whole_map(node, x.shape)):
+        if not (exact and is_whole_map(node, shape)):
             value = self._cast(value, DOUBLE, out=f"{node.name}/double")
         assert value.dtype is not None
         out, like = tensor_name(node.name), (value.dtype, self._shape(node.name))
-        if is_whole_map(node, x.shape):
+        if is_whole_map(node, shape):
             axes = self._constant(f"{node.name}.axes", np.array([2, 3], dtype=np.int64))
             self._op("ReduceSum", [value, axes], out=out, like=like, keepdims=1)
             return
-        (height, width, channels), (kh, kw), (sh, sw) = x.shape, node.kernel, node.stride
+        (height, width, channels), (kh, kw), (sh, sw) = shape, node.kernel, node.stride
         rows = self._constant(
             f"{node.name}.rows", window_matrix(height, kernel=kh, stride=sh).transpose()
         )
-        columns = self._constant(
-            f"{node.name}.columns", window_matrix(width, kernel=kw, stride=sw)
-        )
+        columns = self._constant(f"{node.name}.columns", window_matrix(width, kernel=kw, stride=sw))
         half = (DOUBLE, ("N", channels, self._types[node.name].shape[0], width))
         value = self._op("MatMul", [rows, value], out=f"{node.name}/rows", like=half)
         self._op("MatMul", [value, columns], out=out, like=like)
@@ -423,8 +434,13 @@ class Emitter:
         assert value.dtype is not None
         name, dtype = node.name, value.dtype
         if len(before) == 3:
-            like = (dtype, ("N", *before))
-            value = self._op("Transpose", [value], out=f"{name}/nhwc", like=like, perm=(0, 2, 3, 1))
+            value = self._op(
+                "Transpose",
+                [value],
+                out=f"{name}/nhwc",
+                like=(dtype, ("N", *before)),
+                perm=(0, 2, 3, 1),
+            )
         shape = self._constant(f"{name}.shape", np.array([-1, *after], dtype=np.int64))
         out = f"{name}/reshaped" if len(after) == 3 else tensor_name(name)
         value = self._op("Reshape", [value, shape], out=out, like=(dtype, ("N", *after)))
@@ -438,18 +454,19 @@ class Emitter:
         scales = np.array(scales_of(kind), dtype=np.float32)
         scale = self._constant(f"{node.name}.scale", self._per_channel(scales, node.x))
         is_image = len(kind.shape) == 3
-        out, like = (f"{node.name}/nchw" if is_image else OUTPUT), (FLOAT, self._shape(node.x))
-        value = self._op("Mul", [value, scale], out=out, like=like)
+        out = f"{node.name}/nchw" if is_image else OUTPUT
+        value = self._op("Mul", [value, scale], out=out, like=(FLOAT, self._shape(node.x)))
         if is_image:
-            like = (FLOAT, ("N", *kind.shape))
-            self._op("Transpose", [value], out=OUTPUT, like=like, perm=(0, 2, 3, 1))
+            shape: list[int | str] = ["N", *kind.shape]
+            self._op("Transpose", [value], out=OUTPUT, like=(FLOAT, shape), perm=(0, 2, 3, 1))
 
 
 def rescale_bound(node: Rescale, *, lo: int, hi: int) -> int:
     """Least value before the negative side bends."""
     half = half_of(node.shift)
-    pairs = zip(node.multiplier.tolist(), node.offset.tolist(), strict=True)
-    return min((m * x + b + half) >> node.shift for m, b in pairs for x in (lo, hi))
+    multipliers: list[int] = node.multiplier.tolist()
+    pairs = zip(multipliers, node.offset.tolist(), strict=True)
+    return min((m * x + int(b) + half) >> node.shift for m, b in pairs for x in (lo, hi))
 
 
 def _dims(value: ir.Value) -> list[int | str]:

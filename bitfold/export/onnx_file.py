@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # has no stubs
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -18,7 +18,7 @@ from bitfold.export.onnx_qdq import FORMAT, GRAPH_KEY, VERSION_KEY, Json
 
 MAX_BYTES = 2**31 - 1
 MAX_TEXT = 2**26
-ELEMENT_BITS = {
+ELEMENT_BITS: Mapping[int, int] = {
     onnx.TensorProto.FLOAT: 32,
     onnx.TensorProto.DOUBLE: 64,
     onnx.TensorProto.UINT8: 8,
@@ -28,9 +28,28 @@ ELEMENT_BITS = {
     onnx.TensorProto.INT64: 64,
 }
 OPERATORS = (
-    "Add Cast Clip Concat Conv DequantizeLinear Floor Gemm GreaterOrEqual Less MatMul Max MaxPool "
-    "Mul QuantizeLinear ReduceSum Reshape Slice Transpose Unsqueeze Where"
-).split()
+    "Add",
+    "Cast",
+    "Clip",
+    "Concat",
+    "Conv",
+    "DequantizeLinear",
+    "Floor",
+    "Gemm",
+    "GreaterOrEqual",
+    "Less",
+    "MatMul",
+    "Max",
+    "MaxPool",
+    "Mul",
+    "QuantizeLinear",
+    "ReduceSum",
+    "Reshape",
+    "Slice",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
+)
 
 Array = NDArray[np.generic]
 
@@ -160,7 +179,7 @@ class Facts:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """Content of a file; InputError where it is missing, a folder, or larger than protobuf's 2 GiB."""
+    """Content of a file; InputError where it is missing, a folder or above 2 GiB."""
     source = Path(path)
     try:
         size = source.stat().st_size
@@ -190,6 +209,7 @@ def decode(data: bytes) -> OnnxFile:
     graph = model.graph
     if not graph.node:
         raise InputError("no graph in the file", where="model", todo="Is this an ONNX model?")
+    _check_text(model)
     _check_origin(model)
     _check_plain(model)
     nodes = _by_name(graph.node)
@@ -206,6 +226,20 @@ def decode(data: bytes) -> OnnxFile:
         constants[tensor.name] = decode_tensor(tensor)
     outputs = tuple(output.name for output in graph.output)
     return OnnxFile(nodes, producers, constants, tuple(graph.input), outputs, _facts(model))
+
+
+def _check_text(model: onnx.ModelProto) -> None:
+    """Protobuf hands out text that is not UTF-8 as bytes; no name of ours is such."""
+    graph = model.graph
+    texts: list[object] = [item.name for item in (*graph.input, *graph.output, *graph.initializer)]
+    for node in graph.node:
+        texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        texts += [attribute.name for attribute in node.attribute]
+    for entry in (*model.metadata_props, *model.opset_import):
+        texts += [getattr(entry, key) for key in ("key", "value", "domain") if hasattr(entry, key)]
+    bad = [text for text in texts if not isinstance(text, str)]
+    if bad:
+        raise damaged(f"a name is not text: {bad[0]!r}", where="model")
 
 
 def _by_name(nodes: Iterable[onnx.NodeProto]) -> dict[str, onnx.NodeProto]:
@@ -282,11 +316,12 @@ def _holds(tensor: onnx.TensorProto, count: int, bits: int) -> bool:
     """Whether the tensor carries exactly ``count`` elements of ``bits`` bits."""
     if tensor.HasField("raw_data"):
         return len(tensor.raw_data) == (count * bits + 7) // 8
-    typed = {
+    lengths: Mapping[int, int] = {
         onnx.TensorProto.FLOAT: len(tensor.float_data),
         onnx.TensorProto.DOUBLE: len(tensor.double_data),
         onnx.TensorProto.INT64: len(tensor.int64_data),
-    }.get(tensor.data_type, len(tensor.int32_data))
+    }
+    typed = lengths.get(tensor.data_type, len(tensor.int32_data))
     return typed == ((count + 1) // 2 if bits == 4 else count)
 
 

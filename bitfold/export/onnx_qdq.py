@@ -105,7 +105,8 @@ def build_model(graph: IntGraph, lines: Mapping[str, Line]) -> ir.Model:
 
 def serialize(model: ir.Model) -> bytes:
     """Deterministic protobuf bytes."""
-    return ir.serde.serialize_model(model).SerializeToString(deterministic=True)
+    data: bytes = ir.serde.serialize_model(model).SerializeToString(deterministic=True)
+    return data
 
 
 def onnx_model(graph: IntGraph) -> bytes:

@@ -389,6 +389,8 @@ def _foreign(node: onnx.NodeProto, why: str) -> UnsupportedError:
 
 def _signature(node: onnx.NodeProto) -> str:
     """Operator, attributes, inputs and outputs as text."""
-    pairs = {a.name: a.i if a.type == onnx.AttributeProto.INT else list(a.ints) for a in node.attribute}
+    pairs = {
+        a.name: a.i if a.type == onnx.AttributeProto.INT else list(a.ints) for a in node.attribute
+    }
     attributes = ", ".join(f"{key}={pairs[key]}" for key in sorted(pairs))
     return f"{', '.join(node.output)} = {node.op_type}({', '.join(node.input)}; {attributes})"

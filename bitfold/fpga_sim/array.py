@@ -26,8 +26,9 @@ class ArrayConfig:
         ``shared``: the accumulators shift the results out, the next tile waits.
         ``shadow``: a second register per PE shifts them out while the next tile computes.
     edge
-        What to do with layers wider than the array: ``passes`` multiplies digits of ``w_bits`` and
-        ``a_bits``, one tile visit per pair of digits; ``wide`` builds PEs for the widest layer.
+        What to do with layers of more than 4 bits, such as first, last and shortcut: ``passes``
+        multiplies digits of ``w_bits`` and ``a_bits``, one tile visit per pair of digits;
+        ``wide`` builds every PE for the widest layer.
     w_bits, a_bits
         Operand widths of a PE; None takes them from the graph (docs/fpga_model.md).
     mode

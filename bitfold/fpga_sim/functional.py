@@ -60,7 +60,8 @@ def multiply(a: IntArray, w: IntArray, layer: MappedLayer, array: ArrayConfig) -
             total += step_gemm_values(a_digit, w_digit, array) << shift
     row_sums = ((a - ga.lo) // ga.step).sum(axis=1, keepdims=True)
     column_sums = ((w - gw.lo) // gw.step).sum(axis=0)
-    total = ga.step * gw.step * total + gw.lo * ga.step * row_sums
+    total *= ga.step * gw.step
+    total += gw.lo * ga.step * row_sums
     total += ga.lo * gw.step * column_sums + len(w) * ga.lo * gw.lo
     return total
 

@@ -16,6 +16,7 @@ from bitfold.ir.ranges import product_interval
 from bitfold.ir.types import Accumulator, CodeTensor, signed_bits
 
 MacNode = Conv2d | Linear
+LOW_BITS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +86,20 @@ def _gemm(graph: IntGraph, node: MacNode, array: ArrayConfig) -> Gemm:
 
 
 def _settle_widths(graph: IntGraph, nodes: tuple[MacNode, ...], array: ArrayConfig) -> ArrayConfig:
-    """``array`` with operand widths: given ones, else the widest of the layers that define them.
+    """``array`` with operand widths: given ones, else taken from the layers.
 
-    With ``edge = passes`` the first and the last layer do not count where others exist.
+    ``edge = wide`` takes the widest operand, ``edge = passes`` the widest of at most 4 bits, so
+    that 8-bit edges and shortcuts do not set the size of every PE.
     """
-    inner = nodes[1:-1] if array.edge == "passes" and len(nodes) > 2 else nodes
-    w_bits = array.w_bits or max(node.weight_grid.bits for node in inner)
-    a_bits = array.a_bits or max(input_grid(graph, node).bits for node in inner)
+    most = LOW_BITS if array.edge == "passes" else MAX_BITS
+    w_bits = array.w_bits or _widest({node.weight_grid.bits for node in nodes}, most=most)
+    a_bits = array.a_bits or _widest({input_grid(graph, node).bits for node in nodes}, most=most)
     return array.with_bits(w_bits=w_bits, a_bits=a_bits)
+
+
+def _widest(widths: set[int], *, most: int) -> int:
+    """The greatest width up to ``most``; the least one where all are greater."""
+    return max((width for width in widths if width <= most), default=min(widths))
 
 
 def _kind(grids: list[Grid], bits: int, *, digits: bool) -> str:

@@ -232,7 +232,7 @@ class Estimate:
     bram36: int
     uram: int
     lc: int
-    lut_error: float
+    lut_error: float | None
     notes: tuple[str, ...]
 
     def counts(self) -> dict[str, int]:
@@ -258,7 +258,9 @@ def estimate(graph: IntGraph, mapping: Mapping) -> Estimate:
     logic += LogicCost(CONTROL_LUT, CONTROL_LUT, CONTROL_FF)
     if mapping.has_passes:
         logic += passes_cost(array, activation=activation, out_bits=out_bits)
-    narrow = max(kind_bits(weight), kind_bits(activation)) <= 3
+    row = covering_row(weight, activation)
+    synthesised = (row.weight, row.activation) == (weight, activation) and array.lanes in row.lanes
+    measured = 0.0 if max(kind_bits(weight), kind_bits(activation)) <= 3 else 0.014
     return Estimate(
         lut=logic.lut,
         ff=logic.ff,
@@ -266,7 +268,7 @@ def estimate(graph: IntGraph, mapping: Mapping) -> Estimate:
         bram36=bram36(buffers(graph, mapping)),
         uram=0,
         lc=logic.lc,
-        lut_error=0.0 if narrow else 0.014,
+        lut_error=measured if synthesised else None,
         notes=pe.notes,
     )
 

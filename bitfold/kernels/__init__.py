@@ -9,6 +9,7 @@ from bitfold.kernels.registry import (
     choose_backend,
     compile_program,
     explain_choice,
+    forced_choices,
     host_features,
     kernel_rows,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "choose_backend",
     "compile_program",
     "explain_choice",
+    "forced_choices",
     "host_features",
     "kernel_rows",
 ]

@@ -28,12 +28,16 @@ class Program(Protocol):
     def rows(self) -> Sequence[Row | None]:
         """The row that runs each step; None where a step needs no kernel of the table."""
 
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of arena that a run needs: the plan's, and what kernels need behind it."""
+
     def run(
         self, images: NDArray[np.uint8], logits: NDArray[np.float32], arena: NDArray[np.uint8]
     ) -> None:
         """Images (N, H, W, C) uint8 → logits (N, …) float32, both C-contiguous.
 
-        ``arena`` is 1-D, of ``arena_bytes``, aligned to 64; its content is lost.
+        ``arena`` is 1-D uint8, of ``arena_bytes``, aligned to 64; its content is lost.
         """
 
     def run_step(self, i: int, arena: NDArray[np.uint8]) -> None:
@@ -49,7 +53,6 @@ class Choice:
     reason: str
 
 
-@cache
 def _c_rows() -> tuple[tuple[Row, ...], str]:
     """Rows of the C library, and why there are none."""
     try:
@@ -74,27 +77,39 @@ def kernel_rows() -> tuple[Row, ...]:
 def host_features() -> frozenset[str]:
     """CPU features of this machine, named as in ``Row.needs``; empty without the C library."""
     try:
-        from bitfold.kernels import features
-    except ImportError:
+        from bitfold.kernels.features import host_features as ask
+
+        return ask()
+    except (ImportError, OSError, BitfoldError):  # as without the library: numba answers
         return frozenset()
-    return frozenset(features.host_features())
 
 
 def forced_kernel(force: str | None = None) -> str | None:
     """``force``, or else the environment's BITFOLD_FORCE_KERNEL; raises UsageError if unknown."""
     name = force or os.environ.get(FORCE_VARIABLE) or None
-    known = sorted({x for row in kernel_rows() for x in (row.isa, row.layout, row.backend)})
-    if name is not None and name not in known:
+    rows = kernel_rows()
+    if name is not None and not any(_names(row, name) for row in rows):
+        known = sorted({x for row in rows for x in (row.isa, row.layout, row.backend)})
         raise UsageError(
             f"no kernel is called {name!r}",
             where="force" if force else FORCE_VARIABLE,
-            todo=f"Use one of: {', '.join(known)}.",
+            todo=f"Use one of: {', '.join(known)}; LAYOUT:ISA; or a symbol.",
         )
     return name
 
 
+def forced_choices() -> tuple[tuple[Literal["c", "numba"], str], ...]:
+    """(backend, force) for every convolution row this machine can run, to run each on its own."""
+    features = host_features()
+    return tuple(
+        ("numba" if row.backend == "numba" else "c", f"{row.layout}:{row.isa}")
+        for row in kernel_rows()
+        if row.op == "conv2d" and row.needs <= features
+    )
+
+
 def _names(row: Row, force: str) -> bool:
-    return force in (row.isa, row.layout, row.backend)
+    return force in (row.isa, row.layout, row.backend, f"{row.layout}:{row.isa}", row.symbol)
 
 
 def choose_backend(backend: BackendName, *, force: str | None) -> Literal["c", "numba"]:
@@ -104,26 +119,38 @@ def choose_backend(backend: BackendName, *, force: str | None) -> Literal["c", "
             f"no backend is called {backend!r}", todo="Use one of: auto, c, numba, oracle."
         )
     rows, why = _c_rows()
-    if backend == "numba":
+    named = [row for row in rows + NUMBA_ROWS if not force or _names(row, force)]
+    in_numba = any(row.backend == "numba" for row in named)
+    if backend == "numba" and in_numba:
         return "numba"
     features = host_features()
-    usable = [row for row in rows if row.needs <= features and (not force or _names(row, force))]
-    if usable:
+    if backend != "numba" and any(row.backend == "c" and row.needs <= features for row in named):
         return "c"
-    if backend == "c":
-        raise UsageError(
-            f"no C kernel answers: {why or f'none on this CPU is called {force}'}",
-            todo="Install a wheel with the kernel library, or use backend='numba'.",
-        )
+    if backend == "c" or not in_numba:
+        raise _no_answer(backend, named, force, why=why)
     if why:
         _warn_once(why)
     return "numba"
 
 
+def _no_answer(
+    backend: BackendName, named: Sequence[Row], force: str | None, *, why: str
+) -> UsageError:
+    """The error where no row of the backend fits what is forced, or there are no C rows at all."""
+    missing = sorted({x for row in named for x in row.needs - host_features()})
+    if why and backend == "c":
+        what, todo = f"no C kernel answers: {why}", "Build the kernel library, or use numba."
+    elif missing:
+        what, todo = f"{force} needs {', '.join(missing)}", "Force another row, or none."
+    else:
+        what, todo = f"the {backend} backend has no kernel {force}", "Use backend auto."
+    return UsageError(what, where=f"backend {backend}", todo=f"{todo} `bitfold kernels` lists all.")
+
+
 def compile_program(
     steps: Sequence[Step],
     *,
-    input: Buffer,  # noqa: A002  # the contract's word
+    input: Buffer,
     arena_bytes: int,
     backend: BackendName = "auto",
     force: str | None = None,
@@ -143,7 +170,7 @@ def compile_program(
         return program
     from bitfold.kernels.numba_backend.program import compile_numba
 
-    return compile_numba(steps, input=input, force=forced)
+    return compile_numba(steps, input=input, arena_bytes=arena_bytes, force=forced)
 
 
 def _reason(row: Row, features: frozenset[str], force: str | None) -> str:
@@ -151,12 +178,13 @@ def _reason(row: Row, features: frozenset[str], force: str | None) -> str:
     missing = sorted(row.needs - features)
     if missing:
         return f"this CPU has no {', '.join(missing)}"
-    if force and not _names(row, force):
-        return f"{force} is forced"
-    return ""
+    rivals = [r for r in kernel_rows() if r.op == row.op and force and _names(r, force)]
+    return f"{force} is forced" if rivals and row not in rivals else ""
 
 
-def explain_choice(*, backend: BackendName = "auto", force: str | None = None) -> tuple[Choice, ...]:
+def explain_choice(
+    *, backend: BackendName = "auto", force: str | None = None
+) -> tuple[Choice, ...]:
     """For every row of the table: is it chosen on this machine, and why or why not."""
     forced = forced_kernel(force)
     answering = choose_backend(backend, force=forced)
@@ -170,12 +198,15 @@ def explain_choice(*, backend: BackendName = "auto", force: str | None = None) -
             reason = f"{taken[row.op, row.layout]} comes first"
         if not reason:
             taken[row.op, row.layout] = row.symbol
-        choices.append(Choice(row, not reason, reason or _praise(row)))
+        choices.append(Choice(row, not reason, reason or _praise(row, forced)))
     return tuple(choices)
 
 
-def _praise(row: Row) -> str:
-    if row.backend == "numba" and row.op == "conv":
-        few = row.layout == "bitserial"
-        return f"chosen {'up to' if few else 'above'} {MAX_BITSERIAL_PAIRS} plane pairs"
-    return f"first {row.layout} row whose needs this CPU covers"
+def _praise(row: Row, force: str | None) -> str:
+    """Why ``row`` is chosen."""
+    if row.backend != "numba" or row.op != "conv2d":
+        return f"first {row.layout} row whose needs this CPU covers"
+    if force in (row.layout, row.symbol):
+        return f"chosen for every width: {force} is forced"
+    limit = "up to" if row.layout == "bitserial" else "above"
+    return f"chosen {limit} {MAX_BITSERIAL_PAIRS} plane pairs"

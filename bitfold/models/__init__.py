@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from bitfold.models.evaluation import evaluate
     from bitfold.models.nets import METHODS, NETS, build_network
     from bitfold.models.protocol import Quantizer
+    from bitfold.models.recipe import TrainConfig
     from bitfold.models.spec import NetSpec, Preprocessing
-    from bitfold.models.trainer import Progress, TrainConfig
-    from bitfold.models.training import TrainRequest, TrainResult, train_network
+    from bitfold.models.training import Progress, TrainRequest, TrainResult, train_network
 
 __all__ = [
     # what a network is
@@ -54,8 +54,8 @@ _HOMES = {
     "save_checkpoint": "checkpoints",
     "LabelledImages": "data",
     "load_images": "data",
-    "Progress": "trainer",
-    "TrainConfig": "trainer",
+    "Progress": "training",
+    "TrainConfig": "recipe",
     "TrainRequest": "training",
     "TrainResult": "training",
     "evaluate": "evaluation",

@@ -7,8 +7,8 @@ from bitfold.models.nets import PreActResNet, build_network
 from bitfold.models.quantizers import PactActivation
 from bitfold.models.spec import NetSpec
 
-# Step of least mean square error for a rectified N(0, 1), by bits: the one table that UniQ prints
-# (IEEE Access 9:47194, 2021) and that a numerical search reproduces.
+# Unsigned step of least mean square error for a rectified N(0, 1), by bits: the table of UniQ's
+# published code (phuocphn/uniq; paper: IEEE Access 9:47194, 2021).
 GAUSSIAN_STEP = {
     1: 1.223992,
     2: 0.650770,

@@ -10,7 +10,7 @@ WeightQuantizer = MinMaxWeight | SawbWeight
 
 
 class QuantConv2d(nn.Conv2d):
-    """Bias-free ``Conv2d`` on fake-quantized weights; activations are quantized by their producer."""
+    """Bias-free ``Conv2d`` on fake-quantized weights; its input is quantized already."""
 
     def __init__(
         self,
@@ -49,4 +49,5 @@ class QuantLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C) → (N, O)."""
-        return functional.linear(x, self.weight_quantizer(self.weight), self.bias)
+        logits: Tensor = functional.linear(x, self.weight_quantizer(self.weight), self.bias)
+        return logits

@@ -1,5 +1,6 @@
 """What every quantizer offers; all that export knows of one."""
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -21,18 +22,11 @@ class Quantizer(Protocol):
         """The legal codes."""
 
     @property
-    def scale(self) -> "ScaleOf":
-        """Real value of code 1."""
+    def scale(self) -> Callable[..., float | Tensor]:
+        """``scale()`` or ``scale(weight)``: a float, or float32 (O,), one an output channel."""
 
     def codes(self, x: Tensor, /) -> Tensor:
         """Codes of ``x``: same shape, int64."""
 
     def forward(self, x: Tensor, /) -> Tensor:
         """Fake-quantized ``x`` with the gradient of the method."""
-
-
-class ScaleOf(Protocol):
-    """``scale()`` or ``scale(weight)``: a float, or float32 (O,), one an output channel."""
-
-    def __call__(self, weight: Tensor, /) -> float | Tensor:
-        """Real value of code 1."""

@@ -59,9 +59,9 @@ class NetSpec:
     def __post_init__(self) -> None:
         """Check the sizes."""
         limits = (MAX_SIDE, MAX_SIDE, MAX_CHANNELS)
-        shape = self.input_shape
+        shape = list(self.input_shape)
         if len(shape) != 3 or not all(1 <= n <= m for n, m in zip(shape, limits, strict=True)):
-            _refuse(f"input {shape} is not (H, W, C) within {limits}", "input_shape")
+            _refuse(f"input {self.input_shape} is not (H, W, C) within {limits}", "input_shape")
         if not 1 <= len(self.class_names) <= MAX_CLASSES:
             _refuse(f"{len(self.class_names)} classes; 1…{MAX_CLASSES} are possible", "class_names")
         if not (math.isfinite(self.width) and 0 < self.width <= MAX_WIDTH):
@@ -79,14 +79,25 @@ class NetSpec:
         known = dict(fields)
         known["bits"] = tuple(known["bits"])
         known["input_shape"] = tuple(known["input_shape"])
-        known["class_names"] = tuple(known["class_names"])
+        known["class_names"] = tuple(map(str, known["class_names"]))
         known["preprocessing"] = Preprocessing(**known["preprocessing"])
         return cls(**known)
 
     @classmethod
-    def with_default_grid(cls, **fields: Any) -> Self:
+    def with_default_grid(
+        cls,
+        *,
+        net: str,
+        method: str,
+        bits: tuple[int, int],
+        input_shape: tuple[int, int, int],
+        class_names: tuple[str, ...],
+        preprocessing: Preprocessing,
+        width: float = 1.0,
+    ) -> Self:
         """A spec whose weight grid is the default for its width."""
-        return cls(weight_grid=DEFAULT_GRID.get(fields["bits"][0], "odd"), **fields)
+        grid = DEFAULT_GRID.get(bits[0], "odd")
+        return cls(net, method, bits, input_shape, class_names, preprocessing, grid, width)
 
 
 def _refuse(what: str, field: str) -> None:

@@ -1,46 +1,69 @@
-"""Quantization-aware training: one loop, resumable at any step, deterministic for a seed."""
+"""Quantization-aware training from a request to a checkpoint: resumable, deterministic.
 
-import math
-import os
+Beside ``CKPT`` lies ``CKPT.state`` until training is done: all that is needed to go on after a
+kill at any moment and to end with the very same weights.
+"""
+
+import contextlib
+import platform
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from numpy.typing import NDArray
 
-from bitfold.models.data import LabelledImages
-from bitfold.models.quantizers.pact import PactActivation
+import bitfold
+from bitfold.errors import InputError, UsageError
+from bitfold.files import write_atomically
+from bitfold.models.checkpoints import load_checkpoint, read_tensors, save_checkpoint, to_bytes
+from bitfold.models.data import LabelledImages, load_images
+from bitfold.models.evaluation import evaluate
+from bitfold.models.nets import PreActResNet, build_network
+from bitfold.models.recipe import TrainConfig
+from bitfold.models.spec import DEFAULT_GRID, GridKind, NetSpec, Preprocessing
+from bitfold.models.trainer import EpochSums, Trainer, TrainerState
 
-STATE_FORMAT = "bitfold/training-state/1"
+STATE_FORMAT = "bitfold/training-state/2"
+HELD_OUT_EVERY = 10
 
 
 @dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """Recipe: SGD with Nesterov momentum, one linear warm-up, then cosine to zero."""
+class TrainRequest:
+    """What to train, on what, and where to write it.
 
-    epochs: int
-    batch_size: int = 128
-    learning_rate: float = 0.1
-    weight_decay: float = 5e-4
-    clip_decay: float = 5e-4
-    momentum: float = 0.9
-    warmup_epochs: float = 1.0
-    label_smoothing: float = 0.0
-    crop_padding: int = 2
-    flip: bool = True
-    seed: int = 0
-    compile: bool = True
-    save_every_s: float = 60.0
+    ``data`` and ``test_data`` are names for ``load_images``; data with one split is tested on
+    every tenth image, held out. ``preprocessing`` defaults to the training pixels' own mean and
+    standard deviation, ``weight_grid`` to the width's. ``init`` is a checkpoint of the same
+    network at any bits. ``threads`` None leaves torch's setting alone.
+    """
+
+    net: str
+    bits: tuple[int, int]
+    output: Path
+    config: TrainConfig
+    method: str = "pact-sawb"
+    data: str = "fashion-mnist"
+    test_data: str | None = None
+    size: tuple[int, int, int] | None = None
+    weight_grid: GridKind | None = None
+    width: float = 1.0
+    preprocessing: Preprocessing | None = None
+    init: Path | None = None
+    threads: int | None = None
+
+    @property
+    def state_path(self) -> Path:
+        """Where the unfinished run is kept."""
+        return self.output.with_name(self.output.name + ".state")
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One report of the loop; accuracies are fractions."""
+    """One report, after every step; ``loss`` and accuracy are of the epoch so far."""
 
     epoch: int
     step: int
@@ -48,204 +71,252 @@ class Progress:
     loss: float
     train_accuracy: float
     images_per_s: float
+    seconds_left: float
 
 
-def learning_rate_factor(step: int, *, warmup_steps: int, num_steps: int) -> float:
-    """Factor in [0, 1]: linear to 1 over the warm-up, then half a cosine to 0."""
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, num_steps - warmup_steps)))
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """A finished run; ``seconds`` are this call's, accuracies are fractions."""
+
+    checkpoint: Path
+    spec: NetSpec
+    test_accuracy: float | None
+    history: tuple[Mapping[str, float], ...]
+    seconds: float
+    resumed_from_step: int
+    record: Mapping[str, object] = field(default_factory=dict)
 
 
-def augment(
-    images: Tensor, *, padding: int, fill: int, flip: bool, generator: torch.Generator
-) -> Tensor:
-    """Shift each image by up to ``padding`` pixels and mirror half of them; (N, C, H, W) in and out."""
-    n, _, height, width = images.shape
-    out = images
-    if padding:
-        padded = functional.pad(images, [padding] * 4, value=fill)
-        offsets = torch.randint(0, 2 * padding + 1, (2, n), generator=generator)
-        rows = offsets[0][:, None] + torch.arange(height)
-        cols = offsets[1][:, None] + torch.arange(width)
-        if flip:
-            mirrored = torch.rand(n, generator=generator) < 0.5
-            cols = torch.where(mirrored[:, None], cols.flip(1), cols)
-        out = padded[torch.arange(n)[:, None, None], :, rows[:, :, None], cols[:, None, :]]
-        out = out.permute(0, 3, 1, 2)
-    elif flip:
-        mirrored = torch.rand(n, generator=generator) < 0.5
-        out = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-    return out
+Report = Callable[[Progress], None]
 
 
-def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Weights decay by ``weight_decay``, PACT clips by ``clip_decay``, vectors not at all."""
-    clips = {id(m.clip) for m in model.modules() if isinstance(m, PactActivation)}
-    groups: dict[str, list[nn.Parameter]] = {"weights": [], "clips": [], "rest": []}
-    for parameter in model.parameters():
-        kind = "clips" if id(parameter) in clips else "weights" if parameter.dim() > 1 else "rest"
-        groups[kind].append(parameter)
-    decay = {"weights": config.weight_decay, "clips": config.clip_decay, "rest": 0.0}
-    return [{"params": params, "weight_decay": decay[kind]} for kind, params in groups.items()]
+def train_network(request: TrainRequest, *, report: Report = lambda progress: None) -> TrainResult:
+    """Train, or go on training, and write the checkpoint.
+
+    The same request on the same machine with the same number of threads gives the same weights,
+    interrupted or not. Raises UsageError for a request that makes no sense or differs from the
+    interrupted one, InputError for unreadable data, MissingDependencyError without a C++ compiler
+    (unless ``config.compile`` is off), OutputError when a file cannot be written.
+    """
+    started = time.monotonic()
+    train_set, test_set = load_splits(request)
+    spec = make_spec(request, train_set)
+    with _reproducibly(request.threads):
+        torch.manual_seed(request.config.seed)
+        model = build_network(spec)
+        if request.init is not None:
+            start_from(model, request.init)
+        trainer = Trainer(model, train_set, request.config)
+        identity = _identity(request, spec)
+        resumed = resume(trainer, request.state_path, identity=identity)
+        _train_to_the_end(trainer, request, test_set=test_set, identity=identity, report=report)
+        history = tuple(trainer.counters.history)
+        accuracy = history[-1].get("test_accuracy") if history else None
+        record = _record(request, history, accuracy)
+        save_checkpoint(request.output, trainer.model, record=record)
+    request.state_path.unlink(missing_ok=True)
+    seconds = time.monotonic() - started
+    return TrainResult(request.output, spec, accuracy, history, seconds, resumed, record)
 
 
-def to_nchw(images: np.ndarray) -> Tensor:
-    """(N, H, W, C) uint8 array → (N, C, H, W) uint8 tensor."""
-    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+def load_splits(request: TrainRequest) -> tuple[LabelledImages, LabelledImages]:
+    """Training and test images; one-split data gives every tenth image to the test."""
+    train_set = load_images(request.data, "train", size=request.size)
+    if request.test_data is not None:
+        return train_set, load_images(request.test_data, "test", size=request.size)
+    if request.data.partition(":")[0] == "fashion-mnist":
+        return train_set, load_images(request.data, "test")
+    held_out = np.arange(len(train_set.images)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+    return _subset(train_set, ~held_out), _subset(train_set, held_out)
 
 
-@torch.no_grad()
-def evaluate(model: nn.Module, data: LabelledImages, *, batch_size: int = 500) -> float:
-    """Top-1 accuracy (a fraction) of ``model`` in eval mode, float32."""
-    was_training = model.training
-    model.eval()
-    images, labels = to_nchw(data.images), torch.from_numpy(data.labels)
-    hits = 0
-    for start in range(0, len(images), batch_size):
-        logits = model(images[start : start + batch_size].float())
-        hits += int((logits.argmax(1) == labels[start : start + batch_size]).sum())
-    model.train(was_training)
-    return hits / len(images)
+def pixel_statistics(images: LabelledImages) -> Preprocessing:
+    """Mean and standard deviation of all pixels, to the nearest integer, the latter at least 1."""
+    counts = np.bincount(images.images.reshape(-1), minlength=256)
+    values = np.arange(256)
+    mean = float(counts @ values) / float(counts.sum())
+    variance = float(counts @ np.square(values - mean)) / float(counts.sum())
+    return Preprocessing(round(mean), max(1, round(variance**0.5)))
 
 
-class Trainer:
-    """The state of one training run: model, optimizer and the number of steps done."""
+def make_spec(request: TrainRequest, train_set: LabelledImages) -> NetSpec:
+    """The network that a request asks for, on the data that it names."""
+    height, width, channels = train_set.images.shape[1:]
+    return NetSpec(
+        net=request.net,
+        method=request.method,
+        bits=request.bits,
+        input_shape=(height, width, channels),
+        class_names=train_set.class_names,
+        preprocessing=request.preprocessing or pixel_statistics(train_set),
+        weight_grid=request.weight_grid or DEFAULT_GRID.get(request.bits[0], "odd"),
+        width=request.width,
+    )
 
-    def __init__(
-        self, model: nn.Module, data: LabelledImages, config: TrainConfig, *, fill: int
-    ) -> None:
-        self.model = model.to(memory_format=torch.channels_last)
-        self.config = config
-        self.fill = fill
-        self.images = to_nchw(data.images)
-        self.labels = torch.from_numpy(data.labels)
-        self.steps_per_epoch = len(self.images) // config.batch_size
-        self.num_steps = self.steps_per_epoch * config.epochs
-        self.step = 0
-        self.history: list[dict[str, float]] = []
-        self.optimizer = torch.optim.SGD(
-            parameter_groups(model, config),
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            nesterov=True,
+
+def start_from(model: PreActResNet, checkpoint: Path) -> None:
+    """Copy the weights of the same network at other bits; weight quantizers keep their own state.
+
+    Raises UsageError unless network, width, input and number of classes agree.
+    """
+    loaded = load_checkpoint(checkpoint)
+    for name in ("net", "width", "input_shape", "preprocessing"):
+        want, got = getattr(model.spec, name), getattr(loaded.spec, name)
+        if want != got:
+            raise UsageError(
+                f"the first weights are of another network: {name} {got}, not {want}",
+                where=f"file {checkpoint}",
+                todo="Start from a checkpoint of the same network, or from scratch.",
+            )
+    if len(model.spec.class_names) != len(loaded.spec.class_names):
+        raise UsageError(
+            f"the first weights have {len(loaded.spec.class_names)} classes, "
+            f"the data {len(model.spec.class_names)}",
+            where=f"file {checkpoint}",
+            todo="Start from a network with the same classes.",
         )
+    weights = {
+        name: tensor
+        for name, tensor in loaded.model.state_dict().items()
+        if ".weight_quantizer." not in name
+    }
+    model.load_state_dict(weights, strict=False)
 
-        def loss_and_hits(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-            logits = self.model(images)
-            loss = functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-            return loss, (logits.argmax(1) == labels).sum()
 
-        self.loss_and_hits = torch.compile(loss_and_hits) if config.compile else loss_and_hits
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Augmented images (float32, channels last) and labels of one step: a function of the seed."""
-        epoch, i = divmod(step, self.steps_per_epoch)
-        order = torch.randperm(
-            len(self.images),
-            generator=torch.Generator().manual_seed(self.config.seed * 7919 + epoch),
+def resume(trainer: Trainer, path: Path, *, identity: Mapping[str, object]) -> int:
+    """Restore ``trainer`` from ``path`` if there is such a file; the step that it had reached."""
+    if not path.exists():
+        return 0
+    content = read_tensors(path)
+    todo = "Repeat the interrupted command as it was, or delete this file to start afresh."
+    if not isinstance(content, dict) or content.get("format") != STATE_FORMAT:
+        raise InputError("not the state of a training run", where=f"file {path}", todo=todo)
+    stored = content.get("identity")
+    if stored != identity:
+        known = stored if isinstance(stored, dict) else {}
+        differing = [name for name in identity if known.get(name) != identity[name]]
+        raise UsageError(
+            f"an interrupted run with other settings is in the way: {', '.join(differing)}",
+            where=f"file {path}",
+            todo=todo,
         )
-        chosen = order[i * self.config.batch_size : (i + 1) * self.config.batch_size]
-        generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
-        images = augment(
-            self.images[chosen],
-            padding=self.config.crop_padding,
-            fill=self.fill,
-            flip=self.config.flip,
-            generator=generator,
-        )
-        return images.float().contiguous(memory_format=torch.channels_last), self.labels[chosen]
-
-    def train_step(self) -> tuple[float, int]:
-        """One optimizer step; returns the loss and the number of right answers in the batch."""
-        factor = learning_rate_factor(
-            self.step,
-            warmup_steps=int(self.config.warmup_epochs * self.steps_per_epoch),
-            num_steps=self.num_steps,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * factor
-        images, labels = self.batch(self.step)
-        loss, hits = self.loss_and_hits(images, labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.step += 1
-        return float(loss.detach()), int(hits)
-
-    def state(self) -> dict[str, Any]:
-        """Everything ``restore`` needs to continue as if never stopped."""
-        return {
-            "format": STATE_FORMAT,
-            "config": asdict(self.config),
-            "step": self.step,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "history": self.history,
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
-        self.history = state["history"]
+    try:
+        trainer.restore(cast(TrainerState, content["trainer"]))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"the state is damaged: {error}", where=f"file {path}", todo=todo
+        ) from error
+    return trainer.counters.step
 
 
-def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """Write beside ``path`` and rename."""
-    partial = path.with_name(path.name + ".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
-
-
-def run_training(
+def _train_to_the_end(
     trainer: Trainer,
+    request: TrainRequest,
     *,
-    state_path: Path,
-    test: LabelledImages | None,
-    report: Callable[[Progress], None] = lambda progress: None,
+    test_set: LabelledImages,
+    identity: Mapping[str, object],
+    report: Report,
 ) -> None:
-    """Train to the end, saving to ``state_path`` now and then and resuming from it if it exists."""
-    if state_path.exists():
-        trainer.restore(torch.load(state_path, weights_only=True))
+    counters = trainer.counters
     trainer.model.train()
     last_save = time.monotonic()
-    hits, seen, loss_sum, started = 0, 0, 0.0, time.monotonic()
-    while trainer.step < trainer.num_steps:
-        loss, batch_hits = trainer.train_step()
-        hits, seen, loss_sum = (
-            hits + batch_hits,
-            seen + trainer.config.batch_size,
-            loss_sum + loss * trainer.config.batch_size,
-        )
-        if trainer.step % 20 == 0:
-            report(
-                Progress(
-                    trainer.step // trainer.steps_per_epoch,
-                    trainer.step,
-                    trainer.num_steps,
-                    loss_sum / seen,
-                    hits / seen,
-                    seen / (time.monotonic() - started),
-                )
-            )
-        if trainer.step % trainer.steps_per_epoch == 0:
-            record = {
-                "epoch": trainer.step // trainer.steps_per_epoch,
-                "loss": loss_sum / seen,
-                "train_accuracy": hits / seen,
-                "seconds": time.monotonic() - started,
-            }
-            if test is not None:
-                record["test_accuracy"] = evaluate(trainer.model, test)
-                trainer.model.train()
-            trainer.history.append(record)
-            print(record, flush=True)
-            hits, seen, loss_sum, started = 0, 0, 0.0, time.monotonic()
-        if (
-            time.monotonic() - last_save > trainer.config.save_every_s
-            or trainer.step == trainer.num_steps
-        ):
-            save_atomically(trainer.state(), state_path)
+    while not trainer.is_finished():
+        started = time.monotonic()
+        trainer.train_step()
+        counters.sums.seconds += time.monotonic() - started
+        report(_progress(trainer))
+        if counters.step % trainer.steps_per_epoch == 0:
+            _close_epoch(trainer, test_set)
+        if trainer.is_finished() or time.monotonic() - last_save >= request.config.save_every_s:
+            content = {"format": STATE_FORMAT, "identity": identity, "trainer": trainer.state()}
+            write_atomically(request.state_path, to_bytes(content))
             last_save = time.monotonic()
+
+
+def _close_epoch(trainer: Trainer, test_set: LabelledImages) -> None:
+    counters, sums = trainer.counters, trainer.counters.sums
+    record = {
+        "epoch": float(counters.step // trainer.steps_per_epoch),
+        "loss": sums.loss / sums.images,
+        "train_accuracy": sums.hits / sums.images,
+        "seconds": sums.seconds,
+    }
+    if len(test_set.images):
+        record["test_accuracy"] = evaluate(trainer.model, test_set)
+    counters.history.append(record)
+    counters.sums = EpochSums()
+
+
+def _progress(trainer: Trainer) -> Progress:
+    counters, sums = trainer.counters, trainer.counters.sums
+    speed = sums.images / max(sums.seconds, 1e-9)
+    return Progress(
+        epoch=(counters.step - 1) // trainer.steps_per_epoch,
+        step=counters.step,
+        num_steps=trainer.num_steps,
+        loss=sums.loss / sums.images,
+        train_accuracy=sums.hits / sums.images,
+        images_per_s=speed,
+        seconds_left=(trainer.num_steps - counters.step) * trainer.config.batch_size / speed,
+    )
+
+
+@contextlib.contextmanager
+def _reproducibly(threads: int | None) -> Iterator[None]:
+    """Deterministic algorithms, a generator of its own and ``threads`` threads, then as before."""
+    before = torch.are_deterministic_algorithms_enabled()
+    threads_before = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.use_deterministic_algorithms(True)  # noqa: FBT003  # torch's signature
+        if threads is not None:
+            torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)
+            torch.set_num_threads(threads_before)
+
+
+def _identity(request: TrainRequest, spec: NetSpec) -> dict[str, object]:
+    """What must agree for a run to go on; plain values."""
+    fields = asdict(request.config)
+    del fields["save_every_s"]
+    init = None if request.init is None else str(request.init.absolute())
+    return {
+        **fields,
+        "data": request.data,
+        "test_data": request.test_data,
+        "init": init,
+        **spec.to_dict(),
+    }
+
+
+def _record(
+    request: TrainRequest, history: tuple[Mapping[str, float], ...], accuracy: float | None
+) -> dict[str, object]:
+    return {
+        "config": asdict(request.config),
+        "data": request.data,
+        "test_data": request.test_data,
+        "init": None if request.init is None else request.init.name,
+        "seed": request.config.seed,
+        "history": [dict(entry) for entry in history],
+        "test_accuracy": accuracy,
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions that a number depends on."""
+    return {
+        "bitfold": str(bitfold.__version__),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
+
+
+def _subset(data: LabelledImages, chosen: NDArray[np.bool_]) -> LabelledImages:
+    labels = None if data.labels is None else data.labels[chosen]
+    return LabelledImages(data.images[chosen], labels, data.class_names)

@@ -27,8 +27,8 @@ from bitfold.ir import (
     MaxPool2d,
     Node,
     Quantize,
-    Reshape,
     Rescale,
+    Reshape,
     Slice,
     SumPool2d,
     TensorType,
@@ -128,9 +128,7 @@ def index_rule(node: Thresholds, x: TensorType) -> ToIndices:
         raise UnsupportedError(
             f"a threshold of {table.max()} does not fit 32 bits", where=f"node {node.name}"
         )
-    return ToIndices(
-        np.ascontiguousarray(table, dtype=np.int32), node.sign.astype(np.int32)
-    )
+    return ToIndices(np.ascontiguousarray(table, dtype=np.int32), node.sign.astype(np.int32))
 
 
 class _Lowering:

@@ -25,11 +25,6 @@ class StepTime:
     macs: int
 
 
-def op_name(step: Step) -> str:
-    """``conv``, ``threshold``, …: the step's class in lower case, as in the kernel table."""
-    return type(step).__name__.removesuffix("Step").lower()
-
-
 def count_macs(step: Step) -> int:
     """Multiply-accumulates of a step, padding included; 0 for all but convolutions."""
     if not isinstance(step, ConvStep):
@@ -57,6 +52,12 @@ def profile_program(
                 if turn:
                     times[i].append(perf_counter_ns() - start)
     return [
-        StepTime(step.name, op_name(step), row.symbol if row else "", median(ns) / NS_PER_MS, count_macs(step))
+        StepTime(
+            step.name,
+            row.op if row else type(step).__name__.removesuffix("Step").lower(),
+            row.symbol if row else "",
+            median(ns) / NS_PER_MS,
+            count_macs(step),
+        )
         for step, row, ns in zip(plan.steps, program.rows, times, strict=True)
     ]

@@ -1,10 +1,9 @@
 """A network ready to answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
 from typing import Literal, Self, overload
@@ -63,7 +62,9 @@ class _ArenaPool:
 class _Engine:
     """A plan bound to kernels, with its arenas."""
 
-    def __init__(self, graph: IntGraph, backend: Literal["auto", "c", "numba"], force: str | None) -> None:
+    def __init__(
+        self, graph: IntGraph, backend: Literal["auto", "c", "numba"], force: str | None
+    ) -> None:
         self.plan: Plan = plan_graph(graph)
         self.program: Program = compile_program(
             self.plan.steps,
@@ -72,7 +73,7 @@ class _Engine:
             backend=backend,
             force=force,
         )
-        self.arenas = _ArenaPool(self.plan.arena_bytes)
+        self.arenas = _ArenaPool(self.program.arena_bytes)
 
     def run(self, images: Images, logits: Logits) -> None:
         with self.arenas.lent() as arena:

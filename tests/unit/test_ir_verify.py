@@ -232,8 +232,8 @@ def test_a_weight_off_its_grid_is_named():
 
 
 def test_an_even_weight_is_not_on_an_odd_grid():
-    assert_refused(OffGridError, "weight 0 at (0, 0, 0, 0) is not on grid -3:3:2",
-                   conv(weight=np.zeros((2, 1, 1, 2), np.int64), weight_grid=Grid.odd(2)))  # fmt: skip
+    even = conv(weight=np.zeros((2, 1, 1, 2), np.int64), weight_grid=Grid.odd(2))
+    assert_refused(OffGridError, "weight 0 at (0, 0, 0, 0) is not on grid -3:3:2", even)
 
 
 def test_pixels_need_256_codes():
@@ -260,7 +260,7 @@ def test_an_accumulator_fits_int32():
     bias = np.array([2**31 - 311, 0])
     text = "its proven range -200 … 2147483648 leaves int32\nnode conv"
     verify(graph_of(conv(bias=bias)))
-    assert_refused(RangeError, text, conv(bias=bias + [1, 0]))
+    assert_refused(RangeError, text, conv(bias=bias + np.array([1, 0])))
 
 
 @pytest.mark.parametrize("value", [2**31, -(2**31) - 1, 2**63 - 1])
@@ -376,7 +376,7 @@ def test_thresholds_lie_in_the_oriented_range_and_one_more():
     turned = np.array([1, -1])
     verify(graph_of(conv(), quantizer(table=ends, sign=turned)))
     assert_refused(ThresholdError, "of channel 1 leave -310 … 201", conv(),
-                   quantizer(table=ends + [[0] * 3, [0, 0, 1]], sign=turned))  # fmt: skip
+                   quantizer(table=ends + np.array([[0] * 3, [0, 0, 1]]), sign=turned))  # fmt: skip
     assert_refused(ThresholdError, "thresholds -201 … 3 of channel 0 leave -200 … 311", conv(),
                    quantizer(table=np.array([[-201, 2, 3], [0, 0, 0]])))  # fmt: skip
 

@@ -6,6 +6,6 @@ from bitfold.kernels.steps import Int32Array
 
 @jit
 def add_integers(a: Int32Array, b: Int32Array, out: Int32Array) -> None:
-    """out = a + b, all flat."""
+    """Out = a + b, all flat."""
     for i in range(out.size):
         out[i] = a[i] + b[i]

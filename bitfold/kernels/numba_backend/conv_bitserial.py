@@ -1,6 +1,6 @@
 """Convolution on bit planes: AND and popcount on 64 codes at a time; best for few planes.
 
-    Σ a·w = s_a·s_w·Σ i_a·i_w + lo_w·s_a·Σ i_a + lo_a·s_w·Σ i_w + K·lo_a·lo_w
+Σ a·w = s_a·s_w·Σ i_a·i_w + lo_w·s_a·Σ i_a + lo_a·s_w·Σ i_w + K·lo_a·lo_w
 """
 
 from typing import NamedTuple
@@ -80,7 +80,7 @@ def append_bits(patch: Words, words: Words, position: int, count: int) -> None:
 def gather_planes(
     packed: Words, patch: Words, geometry: Geometry, group: int, oy: int, ox: int
 ) -> None:
-    """patch (planes, words over K) of the window at (oy, ox)."""
+    """Patch (planes, words over K) of the window at (oy, ox)."""
     patch[:] = 0
     height, position = packed.shape[0] - 1, 0
     for dy in range(geometry.kh):
@@ -129,7 +129,7 @@ def conv_bitserial(
     out_indices: NDArray[np.uint8],
     out_integers: Int32Array,
 ) -> None:
-    """x (H, W, C) indices → the rule's output; ``add`` and both outputs as ``store_row`` takes them."""
+    """X (H, W, C) indices → the rule's output; ``add`` and both outputs as ``store_row`` takes them."""
     num_out, _, words = weights.planes.shape
     outs = num_out // geometry.groups
     packed = pack_image(x, geometry, weights.x_planes, weights.pad_index)

@@ -11,9 +11,7 @@ T = TypeVar("T", np.uint8, np.int32)
 
 
 @jit
-def copy_channels(
-    x: NDArray[T], out: NDArray[T], x_start: int, out_start: int, count: int
-) -> None:
+def copy_channels(x: NDArray[T], out: NDArray[T], x_start: int, out_start: int, count: int) -> None:
     """out[m, out_start + c] = x[m, x_start + c] for c < count; x (M, C), out (M, C')."""
     for m in range(x.shape[0]):
         for c in range(count):

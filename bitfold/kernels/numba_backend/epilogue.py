@@ -39,9 +39,7 @@ def bind_epilogue(epilogue: Epilogue) -> Rule:
     table = np.empty((0, 0), np.int32)
     match epilogue:
         case ToAccumulators():
-            return Rule(
-                MODE_ACCUMULATORS, table, empty32, empty64, empty64, 0, empty64, 0, 0
-            )
+            return Rule(MODE_ACCUMULATORS, table, empty32, empty64, empty64, 0, empty64, 0, 0)
         case ToIndices():
             return Rule(
                 MODE_INDICES,

@@ -18,7 +18,7 @@ def max_pool(
     start: tuple[int, int],
     out: NDArray[T],
 ) -> None:
-    """x (H, W, C) → out (OH, OW, C); ``start`` is (top, left) padding, which never wins.
+    """X (H, W, C) → out (OH, OW, C); ``start`` is (top, left) padding, which never wins.
 
     A window of nothing but padding gives 0, the least index.
     """

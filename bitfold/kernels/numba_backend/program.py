@@ -109,7 +109,9 @@ def _bind_rows(step: ThresholdStep | AddStep | CopyStep | DequantizeStep, symbol
             return lambda arena: kernel(rows(arena, step.x), rule, rows(arena, step.out))
         case AddStep():
             return lambda arena: kernel(
-                view(arena, step.a).ravel(), view(arena, step.b).ravel(), view(arena, step.out).ravel()
+                view(arena, step.a).ravel(),
+                view(arena, step.b).ravel(),
+                view(arena, step.out).ravel(),
             )
         case CopyStep():
             span = (step.x_start, step.out_start, step.count)
@@ -121,12 +123,19 @@ def _bind_rows(step: ThresholdStep | AddStep | CopyStep | DequantizeStep, symbol
             assert_never(step)
 
 
+def _layout_of(force: str | None) -> str:
+    """``direct`` or ``bitserial`` where a forced layout, layout:isa or symbol names one."""
+    return (force or "").removeprefix("numba.conv_").partition(":")[0]
+
+
 def _symbol_of(step: Step, force: str | None) -> str:
     match step:
         case ConvStep():
-            bitserial = prefers_bitserial(x_bits=step.x_grid.bits, weight_bits=step.weight_grid.bits)
-            layout = force if force in ("direct", "bitserial") else None
-            return f"numba.conv_{layout or ('bitserial' if bitserial else 'direct')}"
+            bitserial = prefers_bitserial(
+                x_bits=step.x_grid.bits, weight_bits=step.weight_grid.bits
+            )
+            forced = {"direct": False, "bitserial": True}.get(_layout_of(force), bitserial)
+            return "numba.conv_bitserial" if forced else "numba.conv_direct"
         case ThresholdStep():
             return "numba.take_thresholds"
         case RescaleStep():
@@ -162,13 +171,12 @@ class NumbaProgram:
     """Steps bound to kernels; see ``bitfold.kernels.registry.Program`` for the contract."""
 
     rows: tuple[Row, ...]
+    arena_bytes: int
     bound: tuple[BoundStep, ...]
     input: Buffer
     output: Buffer
 
-    def run(
-        self, images: NDArray[np.uint8], logits: NDArray[np.float32], arena: Arena
-    ) -> None:
+    def run(self, images: NDArray[np.uint8], logits: NDArray[np.float32], arena: Arena) -> None:
         """Images (N, H, W, C) → logits (N, …), one image at a time."""
         pixels, result = view(arena, self.input), view(arena, self.output).ravel()
         flat = logits.reshape(len(logits), -1)
@@ -183,11 +191,14 @@ class NumbaProgram:
         self.bound[i](arena)
 
 
-def compile_numba(steps: Sequence[Step], *, input: Buffer, force: str | None = None) -> NumbaProgram:  # noqa: A002
+def compile_numba(
+    steps: Sequence[Step], *, input: Buffer, arena_bytes: int, force: str | None = None
+) -> NumbaProgram:
     """Bind each step to its row; ``force`` names a layout (``direct``, ``bitserial``)."""
     symbols = [_symbol_of(step, force) for step in steps]
     return NumbaProgram(
         rows=tuple(_ROWS[symbol] for symbol in symbols),
+        arena_bytes=arena_bytes,
         bound=tuple(_bind(step, symbol) for step, symbol in zip(steps, symbols, strict=True)),
         input=input,
         output=steps[-1].out,

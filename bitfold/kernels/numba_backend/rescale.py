@@ -17,7 +17,7 @@ def rescale_integers(
     add: Int32Array,
     out: Int32Array,
 ) -> None:
-    """out = the rule on lo + step·x, plus ``add`` where the rule adds; x and out (M, C)."""
+    """Out = the rule on lo + step·x, plus ``add`` where the rule adds; x and out (M, C)."""
     for m in range(x.shape[0]):
         for c in range(x.shape[1]):
             y = rescaled(lo + step * np.int64(x[m, c]), rule, c)

@@ -16,7 +16,7 @@ def sum_pool(
     stride: tuple[int, int],
     out: Int32Array,
 ) -> None:
-    """out (OH, OW, C) = Σ over the window of lo + step·x; x (H, W, C)."""
+    """Out (OH, OW, C) = Σ over the window of lo + step·x; x (H, W, C)."""
     constant = lo * kernel[0] * kernel[1]
     for oy in range(out.shape[0]):
         for ox in range(out.shape[1]):

@@ -66,7 +66,8 @@ class PreActBlock(nn.Module):
         """Residual stream in, residual stream out."""
         p = self.act1(self.bn1(r))
         skip = r if self.shortcut is None else self.shortcut(p)
-        return self.conv2(self.act2(self.bn2(self.conv1(p)))) + skip
+        branch: Tensor = self.conv2(self.act2(self.bn2(self.conv1(p))))
+        return branch + skip
 
 
 class PreActResNet(nn.Module):
@@ -109,4 +110,5 @@ class PreActResNet(nn.Module):
         for i in range(len(STAGE_WIDTHS)):
             r = self.get_submodule(f"layer{i + 1}")(r)
         z = self.pool(self.relu(self.bn(r)))
-        return self.fc(self.act(torch.flatten(z, 1)))
+        logits: Tensor = self.fc(self.act(torch.flatten(z, 1)))
+        return logits

@@ -11,7 +11,7 @@ from bitfold.models.quantizers.ste import straight_through
 
 
 class MinMaxWeight(nn.Module):
-    """``narrow(bits)`` weights with one scale per output channel; an all-zero filter has scale 1."""
+    """``narrow(bits)`` weights, one scale per output channel (1/hi for an all-zero filter)."""
 
     def __init__(self, bits: int = 8) -> None:
         super().__init__()

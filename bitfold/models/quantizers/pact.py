@@ -19,6 +19,7 @@ class PactActivation(nn.Module):
     """Unsigned ``bits``-bit activation with one learnable clip alpha per layer.
 
     Gradient (paper, eq. 3): dy/dx = 1 on [0, alpha), dy/dalpha = 1 where x ≥ alpha, 0 elsewhere.
+    At x = alpha itself autograd's tie rule halves the two.
     """
 
     def __init__(self, bits: int, *, clip: float = DEFAULT_CLIP) -> None:
@@ -33,7 +34,7 @@ class PactActivation(nn.Module):
 
     def scale(self) -> float:
         """Real value of code 1: alpha / (2^b − 1), as the nearest double."""
-        return float(self.clip.detach()) / (2**self.bits - 1)
+        return float(self.clip.detach()) / self.grid.hi
 
     def codes(self, x: Tensor) -> Tensor:
         """Codes of ``x`` (same shape, int64), rounded in the dtype of ``x``."""

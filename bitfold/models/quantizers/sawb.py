@@ -47,7 +47,7 @@ class SawbWeight(nn.Module):
         super().__init__()
         self.bits = bits
         self.grid_kind: GridKind = grid_kind or DEFAULT_GRID[bits]
-        self.levels = 2**bits if self.grid_kind == "odd" else 2**bits - 1
+        self.levels: int = 2**bits if self.grid_kind == "odd" else 2**bits - 1
         self.register_buffer("clip", torch.zeros(()))
 
     @property

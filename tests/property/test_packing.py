@@ -1,0 +1,68 @@
+"""Bytes in memory: packing keeps every index, and panels hold every weight once."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bitfold.ir import Grid
+from bitfold.kernels.packing import (
+    LANES,
+    bitserial_panels,
+    direct_panels,
+    direct_wide_panels,
+    pack_planes,
+    to_lanes,
+    unpack_planes,
+)
+
+
+@given(bits=st.integers(1, 8), count=st.integers(1, 200), seed=st.integers(0, 2**32 - 1))
+def test_unpacking_undoes_packing(bits, count, seed):
+    indices = np.random.default_rng(seed).integers(0, 2**bits, (2, count), dtype=np.uint8)
+    planes = pack_planes(indices, bits)
+    assert planes.shape == (2, bits, -(-count // 64))
+    assert (unpack_planes(planes, count) == indices).all()
+
+
+def test_element_i_of_a_plane_is_bit_i_of_its_words():
+    indices = np.zeros(70, np.uint8)
+    indices[[0, 65]] = 2
+    assert pack_planes(indices, 2).tolist() == [[0, 0], [1, 2]]
+
+
+def test_each_group_is_rounded_up_to_whole_blocks():
+    lanes = to_lanes(np.arange(1, 7), groups=2)
+    assert lanes.tolist() == [1, 2, 3] + [0] * 13 + [4, 5, 6] + [0] * 13
+
+
+@pytest.fixture
+def weight():
+    """Codes (18, 2, 3, 3): two blocks, rows of nine bytes."""
+    return np.random.default_rng(1).integers(-7, 8, (18, 2, 3, 3)).astype(np.int8)
+
+
+def test_a_direct_panel_holds_four_consecutive_bytes_of_a_row_for_each_lane(weight):
+    panels = direct_panels(weight, groups=1, grid=Grid.narrow(4))
+    assert panels.shape == (2, 2, 3, LANES, 4)
+    rows = weight.reshape(18, 2, 9)
+    assert panels[1, 1, 1, 1].tolist() == rows[17, 1, 4:8].tolist()
+    assert panels[1, 1, 2, 1].tolist() == [rows[17, 1, 8], 0, 0, 0]
+    assert not panels[1, :, :, 2:].any()
+
+
+def test_a_wide_panel_holds_even_bytes_then_odd_bytes(weight):
+    panels = direct_wide_panels(weight, groups=1, grid=Grid.narrow(4))
+    assert panels.dtype == np.int16
+    rows = weight.reshape(18, 2, 9)
+    assert panels[0, 1, 1, 0, 5].tolist() == [rows[5, 1, 4], rows[5, 1, 6]]
+    assert panels[0, 1, 1, 1, 5].tolist() == [rows[5, 1, 5], rows[5, 1, 7]]
+
+
+def test_a_bitserial_panel_holds_planes_of_weight_indices(weight):
+    grid = Grid.narrow(4)
+    panels = bitserial_panels(weight, groups=1, grid=grid)
+    assert panels.shape == (2, grid.bits, 2, LANES)
+    words = panels[1, :, :, 1]  # (bits, words) of channel 17
+    planes = np.ascontiguousarray(words).view("<u8")
+    assert (unpack_planes(planes, 18) == weight[17].reshape(-1) - grid.lo).all()

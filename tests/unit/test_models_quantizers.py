@@ -1,0 +1,106 @@
+"""Quantizers: golden vectors, ties, gradients, and codes · scale = forward."""
+
+import numpy as np
+import pytest
+import torch
+
+from bitfold.models import Quantizer
+from bitfold.models.quantizers import MinMaxWeight, PactActivation, SawbWeight
+
+pytestmark = pytest.mark.torch
+
+GOLDEN = torch.tensor([-1, -0.6, -0.3, -0.1, 0, 0.1, 0.2, 0.4, 0.7, 1.2])
+
+
+@pytest.mark.parametrize(
+    ("grid_kind", "clip", "codes"),
+    [
+        ("odd", 0.92256, [-3, -1, -1, -1, 1, 1, 1, 1, 3, 3]),
+        ("narrow", 0.7734, [-1, -1, 0, 0, 0, 0, 0, 1, 1, 1]),
+    ],
+)
+def test_sawb_gives_the_golden_codes(grid_kind, clip, codes):
+    quantizer = SawbWeight(2, grid_kind=grid_kind)
+    quantizer(GOLDEN)
+    assert float(quantizer.clip) == pytest.approx(clip, abs=1e-6)  # float32 moments
+    assert quantizer.codes(GOLDEN).tolist() == codes
+
+
+def test_sawb_clip_falls_back_to_the_largest_weight():
+    quantizer = SawbWeight(4, grid_kind="odd")
+    quantizer(torch.tensor([0.5, -0.5, 0.5, -0.5]))
+    assert float(quantizer.clip) == 0.5
+
+
+def test_sawb_keeps_its_clip_in_eval_mode():
+    quantizer = SawbWeight(2)
+    quantizer(GOLDEN)
+    before = float(quantizer.clip)
+    quantizer.eval()(GOLDEN * 3)
+    assert float(quantizer.clip) == before
+
+
+def test_sawb_gradient_is_zero_outside_the_clip():
+    quantizer = SawbWeight(2)
+    weight = GOLDEN.clone().requires_grad_()
+    quantizer(weight).sum().backward()
+    inside = GOLDEN.abs() <= quantizer.clip
+    assert torch.equal(weight.grad, inside.float())
+
+
+@pytest.mark.parametrize(
+    ("x", "code"), [(0.5, 0), (1.5, 2), (2.5, 2), (3.5, 3), (-1, 0), (0.51, 1), (9, 3)]
+)
+def test_pact_rounds_ties_to_even(x, code):
+    quantizer = PactActivation(2, clip=3.0)
+    assert quantizer.codes(torch.tensor([float(x)])).tolist() == [code]
+
+
+def test_pact_gradient_is_an_indicator():
+    quantizer = PactActivation(2, clip=3.0)
+    x = torch.tensor([-1.0, 0.4, 2.9, 3.1, 7.0], requires_grad=True)
+    quantizer(x).sum().backward()
+    assert x.grad.tolist() == [0, 1, 1, 0, 0]
+    assert float(quantizer.clip.grad) == 2
+
+
+def test_minmax_reaches_its_ends_and_keeps_zero_filters():
+    weight = torch.tensor([[1.0, -2.0], [0.0, 0.0]])
+    quantizer = MinMaxWeight(8)
+    assert quantizer.codes(weight).tolist() == [[64, -127], [0, 0]]
+    assert torch.isfinite(quantizer(weight)).all()
+
+
+@pytest.mark.parametrize("quantizer", [PactActivation(2), SawbWeight(2), MinMaxWeight(8)])
+def test_every_quantizer_follows_the_protocol(quantizer):
+    assert isinstance(quantizer, Quantizer)
+
+
+def _scaled_codes(quantizer, x):
+    if isinstance(quantizer, MinMaxWeight):
+        scale = quantizer.scale(x).numpy().astype(np.float64)[:, None]
+    else:
+        scale = quantizer.scale()
+    return quantizer.codes(x).numpy() * scale
+
+
+@pytest.mark.parametrize(
+    "quantizer",
+    [PactActivation(bits, clip=2.7) for bits in (1, 2, 3, 4, 8)]
+    + [SawbWeight(bits, grid_kind=kind) for bits in (2, 3, 4) for kind in ("odd", "narrow")]
+    + [MinMaxWeight(8)],
+    ids=repr,
+)
+def test_codes_times_scale_is_the_forward_value(quantizer):
+    x = torch.randn(16, 40, generator=torch.Generator().manual_seed(3)) * 2
+    quantizer.train()(x)
+    quantizer.eval()
+    with torch.no_grad():
+        forward = quantizer(x).double().numpy()
+    codes = quantizer.codes(x)
+    grid = quantizer.grid
+    assert grid.lo <= int(codes.min())
+    assert int(codes.max()) <= grid.hi
+    assert torch.equal((codes - grid.lo) % grid.step, torch.zeros_like(codes))
+    # forward is float32: the product and the straight-through sum round once each.
+    assert np.abs(forward - _scaled_codes(quantizer, x)).max() <= 4 * 2.0**-23 * float(x.abs().max())
