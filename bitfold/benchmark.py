@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+import bitfold
 from bitfold.errors import MissingDependencyError, UsageError
 
 SCHEMA = "bitfold/bench/1"
@@ -107,7 +107,7 @@ def _our_inference(model: Path, options: BenchOptions) -> tuple[Inference, str, 
     images = _random_images(session.graph.input.shape, options)
     bits = dict(session.graph.meta).get("bits", "low-bit").split(",")
     precision = f"W{bits[0]}A{bits[-1]}" if len(bits) == 2 else bits[0]
-    return lambda: session.run(images), metadata.version("bitfold"), precision
+    return lambda: session.run(images), bitfold.__version__, precision
 
 
 def _onnxruntime_inference(model: Path, options: BenchOptions) -> tuple[Inference, str, str]:
@@ -183,9 +183,8 @@ class _Racer:
     def result(self, batch: int) -> EngineResult:
         """Percentiles over all turns."""
         p50, p90, p99 = (float(np.percentile(self.times, q)) for q in (50, 90, 99))
-        name = self.name if self.name == OURS else f"{self.name}-{self.precision}"
         return EngineResult(
-            name, self.version, self.precision, p50, p90, p99, min(self.times),
+            self.name, self.version, self.precision, p50, p90, p99, min(self.times),
             batch * 1e3 / p50, self.peak_rss_mb,
         )  # fmt: skip
 
@@ -243,7 +242,7 @@ def run_bench(
             for racer in racers:
                 racer.turn()
         results = tuple(racer.result(options.batch) for racer in racers)
-    ratios = {r.name: r.p50_ms / results[0].p50_ms for r in results[1:]}
+    ratios = {f"{r.name}-{r.precision}": r.p50_ms / results[0].p50_ms for r in results[1:]}
     return BenchReport(
         cpu_name(), options.threads, options.batch, options.rounds, results, ratios,
         _layers(model, options),

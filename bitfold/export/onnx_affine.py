@@ -39,7 +39,7 @@ def is_canonical(table: IntArray, *, lo: int, hi: int) -> bool:
     return in_range and bool((np.diff(table, axis=1) >= 0).all())
 
 
-def _margins(gain: Float64, table: IntArray, *, lo: int, hi: int) -> tuple[Float64, Float64]:
+def offset_interval(gain: Float64, table: IntArray, *, lo: int, hi: int) -> tuple[Float64, Float64]:
     """Per channel the offsets that keep the line right: (least allowed, first forbidden)."""
     steps = np.arange(1, table.shape[1] + 1, dtype=np.float64)
     slope = gain[:, None]
@@ -59,9 +59,9 @@ def best_gain(table: IntArray, *, lo: int, hi: int) -> Float64:
     for _ in range(SEARCH_ROUNDS):
         third = (right - left) / 3
         inner, outer = left + third, right - third
-        least, first = _margins(inner, table, lo=lo, hi=hi)
+        least, first = offset_interval(inner, table, lo=lo, hi=hi)
         margin = first - least
-        least, first = _margins(outer, table, lo=lo, hi=hi)
+        least, first = offset_interval(outer, table, lo=lo, hi=hi)
         rising = margin < first - least
         left, right = np.where(rising, inner, left), np.where(rising, right, outer)
     middle: Float64 = (left + right) / 2
@@ -85,7 +85,7 @@ def fit_line(table: IntArray, sign: IntArray, *, lo: int, hi: int) -> Line | Non
         if not is_canonical(part[rows], lo=low, hi=high):
             return None
         gain[rows] = best_gain(part[rows], lo=low, hi=high)
-        least, first = _margins(gain[rows], part[rows], lo=low, hi=high)
+        least, first = offset_interval(gain[rows], part[rows], lo=low, hi=high)
         offset[rows] = (least + first) / 2
     line = Line(gain * sign, offset)
     return line if _equals_table(line, table, lo=lo, hi=hi) else None

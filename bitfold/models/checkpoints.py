@@ -48,13 +48,17 @@ def read_tensors(path: Path) -> object:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(f"the checkpoint {what}", where=where, todo="Check the path.")
     try:
+        stream = io.BytesIO(path.read_bytes())
+    except OSError as error:
+        raise InputError(
+            f"the checkpoint cannot be read: {error}", where=where, todo="Check its permissions."
+        ) from error
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from error
-    except OSError as error:
-        raise InputError(f"the checkpoint cannot be read: {error}", where=where) from error
     # torch's readers raise what they please on damaged bytes: RuntimeError, EOFError, KeyError …
     except Exception as error:
         raise _damaged(path, str(error)) from error

@@ -159,6 +159,8 @@ def _npz_arrays(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise InputError("there is no such file", where=f"file {path}", todo=NPZ_TODO)
     try:
+        if not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("File is not a zip file")
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in NPZ_ARRAYS if name in archive}
     except (ValueError, OSError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:

@@ -35,7 +35,8 @@ class QuantConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, O, OH, OW)."""
-        return self._conv_forward(x, self.weight_quantizer(self.weight), None)
+        sums: Tensor = self._conv_forward(x, self.weight_quantizer(self.weight), None)
+        return sums
 
 
 class QuantLinear(nn.Linear):
@@ -49,5 +50,4 @@ class QuantLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C) → (N, O)."""
-        logits: Tensor = functional.linear(x, self.weight_quantizer(self.weight), self.bias)
-        return logits
+        return functional.linear(x, self.weight_quantizer(self.weight), self.bias)
