@@ -14,27 +14,39 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from torch import nn
 
-from bitfold.export import compare_codes, fold_network, quantizer_names
+from bitfold.export import Folded, compare_codes, fold_network, quantizer_names
 from bitfold.ir import trace_oracle
-from bitfold.models import load_checkpoint, load_images
-from bitfold.models.training import evaluate
+from bitfold.models import evaluate, load_checkpoint, load_images
 from bitfold.runtime import Session
 
 CHUNK = 500
 
 
-def flips(model, folded, images) -> list[dict[str, object]]:
+def flips(model: nn.Module, folded: Folded, images: NDArray[np.uint8]) -> list[dict[str, object]]:
     """One record per quantizer, summed over ``images``."""
     names = quantizer_names(folded.graph, model)
     exact = {layer.name: layer.exact for layer in folded.layers}
-    table = {name: {"layer": name, "exact": exact[name], "codes": 0, "layer_by_layer": 0, "free_running": 0} for name in names}
+    table = {
+        name: {
+            "layer": name,
+            "exact": exact[name],
+            "codes": 0,
+            "layer_by_layer": 0,
+            "free_running": 0,
+        }
+        for name in names
+    }
     for start in range(0, len(images), CHUNK):
         chunk = images[start : start + CHUNK]
         codes = trace_oracle(folded.graph, chunk)
         for layer_by_layer in (True, False):
             kind = "layer_by_layer" if layer_by_layer else "free_running"
-            found, _ = compare_codes(model, names, chunk, codes=codes, layer_by_layer=layer_by_layer)
+            found, _ = compare_codes(
+                model, names, chunk, codes=codes, layer_by_layer=layer_by_layer
+            )
             for flip in found:
                 table[flip.name][kind] += flip.flips
                 table[flip.name]["codes"] += flip.compared * layer_by_layer

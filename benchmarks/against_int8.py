@@ -27,7 +27,9 @@ NETWORKS = (
 )
 
 
-def race(net: str, bits: tuple[int, int], shape: tuple[int, int, int], options: BenchOptions) -> dict:
+def race(
+    net: str, bits: tuple[int, int], shape: tuple[int, int, int], options: BenchOptions
+) -> dict:
     """One network's report, as plain data."""
     spec = NetSpec.with_default_grid(
         net=net,

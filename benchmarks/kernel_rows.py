@@ -111,9 +111,7 @@ def cases() -> list[Case]:
                 conv_case(f"{same} +add", rng, shape=shape, num_out=depth, grids=grids, wide=True)
             )
         down = f"16->32 /2 32x32 w{bits}a{bits}"
-        made.append(
-            conv_case(down, rng, shape=(32, 32, 16), num_out=32, stride=2, grids=grids)
-        )
+        made.append(conv_case(down, rng, shape=(32, 32, 16), num_out=32, stride=2, grids=grids))
         stream, out = Buffer(0, (32, 32, 16), "i32"), Buffer(2**18, (32, 32, 16), "u8")
         rule = affine_rule(rng, 16, levels=2**bits, reach=STREAM_REACH)
         made.append(
@@ -190,7 +188,9 @@ def main() -> None:
                  "min_us": least * 1e6, "macs": case.num_macs, "macs_per_cycle": rate}
             )  # fmt: skip
             rate_text = f"{rate:8.1f} MAC/cycle" if rate else ""
-            print(f"{case.name:26} {symbol:36} {median * 1e6:9.2f} {least * 1e6:9.2f} us{rate_text}")
+            print(
+                f"{case.name:26} {symbol:36} {median * 1e6:9.2f} {least * 1e6:9.2f} us{rate_text}"
+            )
     if options.out:
         machine = {"processor": platform.processor(), "system": platform.platform()}
         record = {"machine": machine, "rounds": options.rounds, "results": results}

@@ -153,7 +153,7 @@ def _worker(pipe: Connection, engine: str, model: Path, options: BenchOptions) -
     try:
         infer, version, precision = _ENGINES[engine](model, options)
         _run_for(infer, WARM_UP_S)
-    except Exception as error:  # noqa: BLE001  # handed to the parent, which raises it
+    except Exception as error:  # handed to the parent, which raises it
         pipe.send(error)
         return
     pipe.send((version, precision))
@@ -200,7 +200,8 @@ def _racer(engine: str, model: Path, options: BenchOptions) -> Iterator[_Racer]:
         hello = ours.recv()
         if isinstance(hello, Exception):
             raise hello
-        yield _Racer(engine, ours, *hello, times=[])
+        version, precision = hello
+        yield _Racer(engine, ours, version, precision, times=[])
         ours.send(obj=False)
     finally:
         ours.close()
@@ -247,4 +248,3 @@ def run_bench(
         cpu_name(), options.threads, options.batch, options.rounds, results, ratios,
         _layers(model, options),
     )  # fmt: skip
-

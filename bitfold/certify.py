@@ -106,7 +106,7 @@ def compare_traces(
 
 
 def requantization_pairs(graph: IntGraph) -> int:
-    """(accumulator value, channel) pairs whose code a threshold table decides, all proven by order."""
+    """(accumulator value, channel) pairs whose code a threshold table decides, by its order."""
     pairs = 0
     for node in graph.nodes:
         if isinstance(node, Thresholds):
@@ -145,7 +145,9 @@ def _array_stage(graph: IntGraph, images: NDArray[np.uint8], want: Traces) -> St
 
     few = images[:SIMULATED_IMAGES]
     expected = {name: values[: len(few)] for name, values in want.items()}
-    return compare_traces("fpga array", step_graph(graph, few), expected, detail=f"{len(few)} images")
+    return compare_traces(
+        "fpga array", step_graph(graph, few), expected, detail=f"{len(few)} images"
+    )
 
 
 def _fold_stages(

@@ -1,10 +1,8 @@
 """``bitfold demo``: the main job on the embedded networks and images, from checkpoint to report."""
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -13,7 +11,7 @@ import typer
 from bitfold.cli.bench import measure
 from bitfold.cli.export import export_checkpoint
 from bitfold.cli.inputs import open_graph
-from bitfold.cli.shell import Shell, Verb, write_json
+from bitfold.cli.shell import Shell, Verb, write_json, write_output
 from bitfold.cli.verify import make_certificate, mismatch
 from bitfold.errors import InputError, OutputError
 
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DATA, NETWORKS = "bitfold.data", ("resnet20_w2a2", "resnet20_w4a4")
+DATA = Path(__file__).parents[1] / "data"
 PEER, PEER_RATIO = "onnxruntime", "onnxruntime-int8"
 CERTIFIED_IMAGES, ROUNDS = 16, 9
 DEVICE, ARRAY = "zu3eg", (16, 16)
@@ -60,7 +58,7 @@ def demo(shell: Shell, *, output: FolderOption = Path("demo-out")) -> None:
     """
     started = time.monotonic()
     _make_folder(output)
-    outcomes = [run_network(shell, name, folder=output / name) for name in NETWORKS]
+    outcomes = [run_network(shell, path, folder=output / path.stem) for path in embedded()]
     fields: dict[str, object] = {
         "directory": str(output),
         "networks": [asdict(outcome) for outcome in outcomes],
@@ -71,12 +69,23 @@ def demo(shell: Shell, *, output: FolderOption = Path("demo-out")) -> None:
     shell.emit(fields, lambda: _render(outcomes, output, float(str(fields["seconds"]))))
 
 
-def run_network(shell: Shell, name: str, *, folder: Path) -> Outcome:
+def embedded() -> tuple[Path, ...]:
+    """The checkpoints that come with the package; raises InputError where there are none."""
+    found = tuple(sorted(DATA.glob("*.pt")))
+    if not found:
+        raise InputError(
+            "the embedded networks are missing", where=f"folder {DATA}", todo="reinstall bitfold"
+        )
+    return found
+
+
+def run_network(shell: Shell, source: Path, *, folder: Path) -> Outcome:
     """All steps for one embedded network; writes its files, raises MismatchError."""
     started = time.monotonic()
     _make_folder(folder)
-    checkpoint, model = folder / f"{name}.pt", folder / f"{name}.onnx"
-    copy_embedded(f"{name}.pt", checkpoint)
+    name = source.stem
+    checkpoint, model = folder / source.name, folder / f"{name}.onnx"
+    write_output(checkpoint, source.read_bytes())
     exported = _step(
         shell,
         f"{name}: fold to integers, write ONNX",
@@ -116,24 +125,6 @@ def run_network(shell: Shell, name: str, *, folder: Path) -> Outcome:
         packed_weight_bytes=int(str(exported["packed_weight_bytes"])),
         seconds=time.monotonic() - started,
     )
-
-
-def copy_embedded(name: str, target: Path) -> None:
-    """Copy a file that comes with the package; raises InputError or OutputError."""
-    source = resources.files(DATA).joinpath(name)
-    if not source.is_file():
-        raise InputError(
-            "the embedded network is missing", where=f"{DATA}/{name}", todo="reinstall bitfold"
-        )
-    try:
-        with resources.as_file(source) as path:
-            shutil.copyfile(path, target)
-    except OSError as error:
-        raise OutputError(
-            f"cannot copy the checkpoint: {error.strerror}",
-            where=f"file {target}",
-            todo="choose another folder with -o",
-        ) from error
 
 
 def accuracy(graph: "IntGraph") -> tuple[float, int]:
@@ -183,7 +174,6 @@ def _plot(shell: Shell, outcomes: Sequence[Outcome], path: Path) -> str | None:
         shell.log.info("no plot: matplotlib is not installed (pip install 'bitfold[report]')")
         return None
     from bitfold.cli.demo_plot import draw_summary
-    from bitfold.cli.shell import write_output
 
     bars = [(outcome.name, outcome.p50_ms, outcome.peer_p50_ms) for outcome in outcomes]
     write_output(path, draw_summary(bars))

@@ -80,7 +80,7 @@ def embedded_found() -> bool:
 
 
 def _failure(results: tuple["SelfTest", ...]) -> MismatchError:
-    broken = [f"{r.backend}:{r.force or 'default'}" for r in results if not r.ok]
+    broken = [f"{r.backend}:{r.force}" for r in results if not r.ok]
     return MismatchError(
         "the self-test failed on " + (", ".join(broken) or "this machine: no kernel can run"),
         where="self-test",
@@ -106,7 +106,7 @@ def _render(fields: dict[str, object], results: tuple["SelfTest", ...]) -> list[
         table.add_row(f"data {name}", "found" if found else "not found")
     for result in results:
         verdict = "equal" if result.ok else f"{result.mismatches} of {result.values} DIFFER"
-        table.add_row(f"self-test {result.backend} {result.force or ''}".rstrip(), verdict)
+        table.add_row(f"self-test {result.backend} {result.force}", verdict)
     return [table]
 
 

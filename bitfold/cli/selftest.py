@@ -1,7 +1,7 @@
 """The self-test of ``bitfold doctor``: a tiny graph on every backend, against the oracle."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -9,15 +9,17 @@ if TYPE_CHECKING:
 
     from bitfold.ir import Conv2d, IntGraph, Thresholds
 
+Backend = Literal["c", "numba"]
+
 SIDE, CHANNELS, CLASSES, IMAGES = 8, 16, 4, 3
 
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """One backend (``force`` narrows it to one ISA) against the oracle."""
+    """One kernel of one backend against the oracle."""
 
-    backend: str
-    force: str | None
+    backend: Backend
+    force: str
     values: int
     mismatches: int
 
@@ -72,7 +74,7 @@ def tiny_graph(seed: int) -> "IntGraph":
 
 
 def _compare(
-    graph: "IntGraph", images: "NDArray[np.uint8]", *, backend: str, force: str | None
+    graph: "IntGraph", images: "NDArray[np.uint8]", *, backend: Backend, force: str
 ) -> SelfTest:
     from bitfold.ir import run_oracle
     from bitfold.runtime import Session

@@ -67,7 +67,8 @@ def _observe(
                 return output
             codes = torch.from_numpy(np.array(_channels_first(forced[name]), order="C"))
             step = module.clip.detach().double() / (2**module.bits - 1)
-            return codes.reshape(output.shape).to(output.dtype) * step.to(output.dtype)
+            replaced: Tensor = codes.reshape(output.shape).to(output.dtype) * step.to(output.dtype)
+            return replaced
 
         handles.append(quantizer.register_forward_hook(hook))
     try:

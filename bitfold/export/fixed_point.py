@@ -1,7 +1,7 @@
 """Fixed-point multipliers for the residual stream, with their error bound (ADR 0006).
 
-    y = (M·X + B + 2^(n−1)) >> n,   M = rne(G·2^(F+n)),   B = rne(H·2^(F+n))
-    |y − 2^F·(G·X + H)| ≤ 1/2 + |X|max·2^−(n+1) + 2^−(n+1)          (arithmetic.md, eq. 9)
+y = (M·X + B + 2^(n−1)) >> n,   M = rne(G·2^(F+n)),   B = rne(H·2^(F+n))
+|y − 2^F·(G·X + H)| ≤ 1/2 + |X|max·2^−(n+1) + 2^−(n+1)          (arithmetic.md, eq. 9)
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,9 @@ def fixed_point(
     unit = 2 ** (fraction_bits + shift)
     multiplier = [round(gain * unit) for gain in gains]
     if max(map(abs, multiplier)) > MULTIPLIER_LIMIT:
-        raise RangeError(f"a gain of {float(steepest):.4g} does not fit 32 bits at 2^-{fraction_bits}")
+        raise RangeError(
+            f"a gain of {float(steepest):.4g} does not fit 32 bits at 2^-{fraction_bits}"
+        )
     offset = [round(bias * unit) for bias in biases]
     rounding = 0.5 if shift else 0.0
     error = rounding + (largest + 1) / 2 ** (shift + 1)

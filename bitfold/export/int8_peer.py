@@ -1,6 +1,6 @@
 """The int8 network to race against: same convolutions, U8S8 QDQ, every batch norm folded away.
 
-    Conv2d → Thresholds        DQ → Conv → Q(uint8, zero point 0)            ONNX Runtime: QLinearConv
+    Conv2d → Thresholds        DQ → Conv → Q(uint8, zero point 0)            QLinearConv
     Conv2d → Rescale → Add     DQ → Conv → Q(uint8, 128) → DQ → Add → Q      QLinearConv, QLinearAdd
     SumPool2d                  DQ → GlobalAveragePool → Q
 
@@ -13,7 +13,7 @@ from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from bitfold.errors import UnsupportedError
 from bitfold.ir import (
@@ -26,8 +26,8 @@ from bitfold.ir import (
     MaxPool2d,
     Node,
     Quantize,
-    Reshape,
     Rescale,
+    Reshape,
     Slice,
     SumPool2d,
     Thresholds,
@@ -42,18 +42,20 @@ SIGNED_ZERO_POINT = 128
 class _Model:
     """Nodes and constants made so far; ``quantized`` maps our tensor names to uint8 ONNX names."""
 
-    nodes: list[object] = field(default_factory=list)
-    constants: dict[str, object] = field(default_factory=dict)
+    nodes: list[NodeProto] = field(default_factory=list)
+    constants: dict[str, TensorProto] = field(default_factory=dict)
     quantized: dict[str, tuple[str, int]] = field(default_factory=dict)
 
-    def constant(self, name: str, values: NDArray[np.generic]) -> str:
+    def constant(self, name: str, values: NDArray[np.generic] | np.generic) -> str:
         """An initializer, made once."""
-        self.constants.setdefault(name, numpy_helper.from_array(values, name))
+        self.constants.setdefault(name, numpy_helper.from_array(np.asarray(values), name))
         return name
 
-    def add(self, op: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def add(self, op: str, inputs: list[str], output: str, **attributes: int | list[int]) -> str:
         """Append a node with one output."""
-        self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
+        node = helper.make_node(op, inputs, [output], name=output)
+        node.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items())
+        self.nodes.append(node)
         return output
 
     def read(self, name: str, reader: str) -> str:
@@ -67,7 +69,10 @@ class _Model:
         """Quantize ``value`` to uint8 as our tensor ``name``."""
         scale = self.constant("activation_scale", np.float32(ACTIVATION_SCALE))
         point = self.constant(f"zero_point_{zero}", np.uint8(zero))
-        self.quantized[name] = (self.add("QuantizeLinear", [value, scale, point], f"{name}/q"), zero)
+        self.quantized[name] = (
+            self.add("QuantizeLinear", [value, scale, point], f"{name}/q"),
+            zero,
+        )
 
     def parameters(self, node: Conv2d | Linear, weight: NDArray[np.int8]) -> list[str]:
         """DequantizeLinear of int8 weights and int32 bias, one scale a channel."""
@@ -77,7 +82,10 @@ class _Model:
         dq = self.add("DequantizeLinear", [stored, scale], f"{node.name}/weight/dq", axis=0)
         bias = self.constant(f"{node.name}.bias", node.bias.astype(np.int32))
         bias_scale = self.constant(f"{node.name}.bias_scale", scales * np.float32(ACTIVATION_SCALE))
-        return [dq, self.add("DequantizeLinear", [bias, bias_scale], f"{node.name}/bias/dq", axis=0)]
+        return [
+            dq,
+            self.add("DequantizeLinear", [bias, bias_scale], f"{node.name}/bias/dq", axis=0),
+        ]
 
 
 def _conv(model: _Model, graph: IntGraph, node: Conv2d) -> None:
@@ -92,9 +100,13 @@ def _conv(model: _Model, graph: IntGraph, node: Conv2d) -> None:
     model.write(node.name, value, 0 if unsigned else SIGNED_ZERO_POINT)
 
 
-def _linear(model: _Model, node: Linear) -> str:
-    inputs = [model.read(node.x, node.name), *model.parameters(node, node.weight.astype(np.int8))]
-    return model.add("Gemm", inputs, "logits", transB=1)
+def _products(model: _Model, graph: IntGraph, node: Conv2d | Linear) -> None:
+    if isinstance(node, Conv2d):
+        _conv(model, graph, node)
+        return
+    weight = node.weight.astype(np.int8)
+    inputs = [model.read(node.x, node.name), *model.parameters(node, weight)]
+    model.add("Gemm", inputs, "logits", transB=1)
 
 
 def _pool(model: _Model, node: MaxPool2d | SumPool2d, shape: tuple[int, ...]) -> None:
@@ -111,26 +123,28 @@ def _pool(model: _Model, node: MaxPool2d | SumPool2d, shape: tuple[int, ...]) ->
     model.write(node.name, value, zero)
 
 
+def _renamed(model: _Model, node: Thresholds | Rescale | Reshape) -> None:
+    """Ops that cost the peer nothing, or only a change of shape."""
+    source, zero = model.quantized[node.x]
+    if isinstance(node, Reshape):
+        source = model.add("Flatten", [source], f"{node.name}/flat")
+    model.quantized[node.name] = (source, zero)
+
+
 def _convert(model: _Model, graph: IntGraph, node: Node) -> None:
     match node:
         case Quantize():
-            model.quantized[node.name] = (
-                model.add("Transpose", ["image"], "image/nchw", perm=[0, 3, 1, 2]), 0
-            )  # fmt: skip
-        case Conv2d():
-            _conv(model, graph, node)
-        case Linear():
-            _linear(model, node)
+            image = model.add("Transpose", ["image"], "image/nchw", perm=[0, 3, 1, 2])
+            model.quantized[node.name] = (image, 0)
+        case Conv2d() | Linear():
+            _products(model, graph, node)
         case Add():
             total = [model.read(node.a, f"{node.name}/a"), model.read(node.b, f"{node.name}/b")]
             model.write(node.name, model.add("Add", total, f"{node.name}/sum"), 0)
-        case Thresholds() | Rescale():
-            model.quantized[node.name] = model.quantized[node.x]
+        case Thresholds() | Rescale() | Reshape():
+            _renamed(model, node)
         case MaxPool2d() | SumPool2d():
             _pool(model, node, graph.types[node.x].shape)
-        case Reshape():
-            x, zero = model.quantized[node.x]
-            model.quantized[node.name] = (model.add("Flatten", [x], f"{node.name}/flat"), zero)
         case Slice() | Concat():
             raise UnsupportedError("no int8 peer for channel slices", where=f"node {node.name}")
         case Dequantize():
@@ -153,4 +167,5 @@ def int8_peer(graph: IntGraph) -> bytes:
     proto: ModelProto = helper.make_model(
         onnx_graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
     )
-    return proto.SerializeToString(deterministic=True)
+    serialized: bytes = proto.SerializeToString(deterministic=True)
+    return serialized

@@ -44,8 +44,8 @@ from bitfold.ir import (
     MaxPool2d,
     Node,
     Quantize,
-    Reshape,
     Rescale,
+    Reshape,
     SumPool2d,
     TensorType,
     Thresholds,
@@ -166,9 +166,7 @@ def _lower_linear(build: _Builder, node: FullyConnected) -> None:
         (abs(float(b - round(b / u) * u)) for b, u in zip(node.bias, units, strict=True)),
         default=0.0,
     )
-    build.known[node.name] = Pending(
-        node.name, tuple(units), (Fraction(0),) * len(units), rounding
-    )
+    build.known[node.name] = Pending(node.name, tuple(units), (Fraction(0),) * len(units), rounding)
     build.report(node.name, "bias", rounding)
 
 
@@ -207,9 +205,7 @@ def _lower_widen(build: _Builder, node: Widen) -> None:
     headroom = node.headroom or shape[0] * shape[1]
     bits = build.fraction_bits if headroom == 1 else _wide_bits(build, source, headroom)
     lo, hi = build.range_of(source.name)
-    form = fixed_point(
-        source.gain, source.bias, fraction_bits=bits, largest=max(abs(lo), abs(hi))
-    )
+    form = fixed_point(source.gain, source.bias, fraction_bits=bits, largest=max(abs(lo), abs(hi)))
     channels = len(source.gain)
     rescale = Rescale(
         node.name, source.name, form.multiplier, form.offset, form.shift, 2.0**-bits,
@@ -264,18 +260,13 @@ def _lower_flatten(build: _Builder, node: Flatten) -> None:
     build.known[node.name] = Pending(node.name, source.gain, source.bias, source.error)
 
 
-def _lower_node(build: _Builder, node: QNode) -> None:
+def _lower_affine(build: _Builder, node: Affine) -> None:
+    build.known[node.name] = build.known[node.x].then(node.gain, node.bias)
+
+
+def _lower_tensor_op(build: _Builder, node: Widen | Sum | MaxPool | MeanPool | Flatten) -> None:
+    """Ops on whole tensors: the stream, pools, shapes."""
     match node:
-        case Pixels():
-            _lower_pixels(build, node)
-        case Conv():
-            _lower_conv(build, node)
-        case FullyConnected():
-            _lower_linear(build, node)
-        case Affine(name=name, x=x, gain=gain, bias=bias):
-            build.known[name] = build.known[x].then(gain, bias)
-        case Activation():
-            _lower_activation(build, node)
         case Widen():
             _lower_widen(build, node)
         case Sum():
@@ -284,12 +275,28 @@ def _lower_node(build: _Builder, node: QNode) -> None:
             _lower_pool(build, node)
         case Flatten():
             _lower_flatten(build, node)
+        case _:
+            assert_never(node)
+
+
+def _lower_node(build: _Builder, node: QNode) -> None:
+    match node:
+        case Pixels():
+            _lower_pixels(build, node)
+        case Conv():
+            _lower_conv(build, node)
+        case FullyConnected():
+            _lower_linear(build, node)
+        case Affine():
+            _lower_affine(build, node)
+        case Activation():
+            _lower_activation(build, node)
         case BatchNorm() | Relu():
             raise UnsupportedError(
                 f"{type(node).__name__} was not folded", where=f"layer {node.name}"
             )
         case _:
-            assert_never(node)
+            _lower_tensor_op(build, node)
 
 
 def _lower_at(graph: QGraph, fraction_bits: int) -> tuple[IntGraph, tuple[LayerReport, ...]]:

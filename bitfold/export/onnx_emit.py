@@ -6,16 +6,28 @@ float32 codes under ``name/codes``; accumulators are float32 below 2^24, float64
 residual stream is float64.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import assert_never
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bitfold.errors import UnsupportedError
 from bitfold.export.onnx_affine import Line
+from bitfold.export.onnx_build import (
+    DOUBLE,
+    EXACT_DOUBLE,
+    EXACT_FLOAT,
+    FLOAT,
+    INT4,
+    OUTPUT,
+    UINT8,
+    Attribute,
+    Builder,
+    tensor_name,
+)
+from bitfold.export.onnx_fused import Fused
 from bitfold.ir.graph import IntGraph
 from bitfold.ir.grid import Grid
 from bitfold.ir.ops import (
@@ -35,20 +47,9 @@ from bitfold.ir.ops import (
     inputs_of,
 )
 from bitfold.ir.ranges import scales_of
-from bitfold.ir.types import CodeTensor, FloatTensor, IntArray, Shape, TensorType
+from bitfold.ir.types import IntArray, Shape
 
-FLOAT, DOUBLE, UINT8 = ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.UINT8
-OPSET, IR_VERSION = 21, 10
-EXACT_FLOAT, EXACT_DOUBLE = 2**24, 2**53
-INPUT, OUTPUT = "image", "logits"
-INT4 = np.dtype(ml_dtypes.int4)
-
-Attribute = int | tuple[int, ...]
-
-
-def tensor_name(name: str) -> str:
-    """ONNX tensor that holds node ``name``'s integers; the two reserved names step aside."""
-    return f"{name}/integers" if name in (INPUT, OUTPUT) else name
+Form = Line | Fused
 
 
 def weight_dtype(grid: Grid) -> np.dtype[np.generic]:
@@ -73,124 +74,20 @@ def is_whole_map(node: SumPool2d, shape: Shape) -> bool:
     return node.kernel == shape[:2]
 
 
-class Emitter:
-    """Collects the nodes and initializers of one model; names are checked to be unique."""
+class Emitter(Builder):
+    """Writes every node of a graph."""
 
-    def __init__(self, graph: IntGraph, lines: Mapping[str, Line]) -> None:
-        """``lines`` has the affine form of every Thresholds that has one."""
-        self._types: Mapping[str, TensorType] = graph.types
-        self._lines = lines
-        self._values: dict[str, ir.Value] = {}
-        self._initializers: list[ir.Value] = []
-        self._nodes: list[ir.Node] = []
-        self._input = self._value(INPUT, UINT8, ("N", *graph.input.shape))
+    def __init__(self, graph: IntGraph, forms: Mapping[str, Form]) -> None:
+        """``forms``: how each Thresholds is written that is not written as comparisons."""
+        super().__init__(graph)
+        self._forms = forms
+        self._fused = {
+            node.x: form
+            for node in graph.nodes
+            if isinstance(node, Thresholds) and isinstance(form := forms.get(node.name), Fused)
+        }
         for node in graph.nodes:
             self._emit(node)
-        self._output = self._values[OUTPUT]
-
-    def model(self, metadata: Mapping[str, str]) -> ir.Model:
-        """The finished model."""
-        graph = ir.Graph(
-            [self._input],
-            [self._output],
-            nodes=self._nodes,
-            initializers=self._initializers,
-            opset_imports={"": OPSET},
-            name="bitfold",
-        )
-        return ir.Model(
-            graph,
-            ir_version=IR_VERSION,
-            producer_name="bitfold",
-            metadata_props=dict(metadata),
-        )
-
-    # building blocks
-
-    def _value(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
-        if not name or name in self._values:
-            raise UnsupportedError(
-                f"two ONNX tensors would be called {name!r}",
-                where=f"tensor {name}",
-                todo="Rename the node: a name must not extend another's by /codes, .weight, ….",
-            )
-        value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
-        self._values[name] = value
-        return value
-
-    def _constant(self, name: str, values: NDArray[np.generic] | np.generic) -> ir.Value:
-        array = np.asarray(values, order="C")
-        tensor = ir.Tensor(array, name=name)
-        value = self._value(name, tensor.dtype, array.shape)
-        value.const_value = tensor
-        self._initializers.append(value)
-        return value
-
-    def _op(
-        self,
-        op: str,
-        inputs: Sequence[ir.Value],
-        *,
-        out: str,
-        like: tuple[ir.DataType, Sequence[int | str]],
-        **attributes: Attribute,
-    ) -> ir.Value:
-        value = self._value(out, *like)
-        pairs = {key: list(v) if isinstance(v, tuple) else v for key, v in attributes.items()}
-        self._nodes.append(ir.node(op, inputs, pairs, outputs=[value], name=out))
-        return value
-
-    def _shape(self, name: str) -> tuple[int | str, ...]:
-        """NCHW (or (N, C)) shape of integer-graph tensor ``name``."""
-        shape = self._types[name].shape
-        return ("N", shape[2], shape[0], shape[1]) if len(shape) == 3 else ("N", *shape)
-
-    def _per_channel(self, values: NDArray[np.generic], name: str) -> NDArray[np.generic]:
-        """(C,) values shaped to broadcast over tensor ``name``."""
-        return values.reshape(-1, 1, 1) if len(self._types[name].shape) == 3 else values.reshape(-1)
-
-    def _integers(self, name: str) -> ir.Value:
-        return self._values[tensor_name(name)]
-
-    def _codes(self, name: str) -> ir.Value:
-        """``name`` as numbers: float32 codes of a code tensor, else the tensor itself."""
-        kind = self._types[name]
-        if not isinstance(kind, CodeTensor):
-            return self._integers(name)
-        out = f"{name}/codes"
-        if out in self._values:
-            return self._values[out]
-        lo, step = kind.grid.lo, kind.grid.step
-        like = (FLOAT, self._shape(name))
-        scale = self._constant(f"{out}.scale", np.float32(step))
-        if lo % step == 0 and 0 <= -lo // step <= 255:
-            zero = self._constant(f"{out}.zero_point", np.uint8(-lo // step))
-            inputs = [self._integers(name), scale, zero]
-            return self._op("DequantizeLinear", inputs, out=out, like=like)
-        inputs = [self._integers(name), scale]
-        steps = self._op("DequantizeLinear", inputs, out=f"{name}/steps", like=like)
-        shift = self._constant(f"{out}.lo", np.float32(lo))
-        return self._op("Add", [steps, shift], out=out, like=like)
-
-    def _cast(self, value: ir.Value, dtype: ir.DataType, *, out: str) -> ir.Value:
-        if value.dtype == dtype:
-            return value
-        assert value.shape is not None
-        like = (dtype, tuple(_dims(value)))
-        return self._op("Cast", [value], out=out, like=like, to=int(dtype))
-
-    def _wide(self, x: str, node: str) -> ir.Value:
-        """Tensor ``x`` as float64, cast for ``node`` where it is float32."""
-        return self._cast(self._codes(x), DOUBLE, out=f"{node}/double")
-
-    def _range(self, name: str) -> tuple[int, int]:
-        """Proven range of integer tensor ``name``."""
-        kind = self._types[name]
-        if isinstance(kind, FloatTensor):
-            raise UnsupportedError("floats are read after Dequantize", where=f"tensor {name}")
-        return kind.lo, kind.hi
-
-    # operations
 
     def _emit(self, node: Node) -> None:
         match node:
@@ -250,6 +147,9 @@ class Emitter:
         )
 
     def _conv(self, node: Conv2d) -> None:
+        if node.name in self._fused:
+            self._fused_conv(node, self._fused[node.name])
+            return
         dtype = self._accumulator_type(node)
         weight = node.weight.transpose(0, 3, 1, 2).astype(weight_dtype(node.weight_grid))
         stored = self._constant(f"{node.name}.weight", weight)
@@ -263,6 +163,9 @@ class Emitter:
         inputs = [self._codes(node.x), codes]
         if node.bias.any():
             inputs.append(self._constant(f"{node.name}.bias", node.bias.astype(np.float32)))
+        self._windows(node, inputs, dtype)
+
+    def _windows(self, node: Conv2d, inputs: list[ir.Value], dtype: ir.DataType) -> None:
         self._op(
             "Conv",
             inputs,
@@ -273,6 +176,29 @@ class Emitter:
             pads=node.padding,
             group=node.groups,
         )
+
+    def _fused_conv(self, node: Conv2d, form: Fused) -> None:
+        """Weights times factor, in units of a dyadic scale: its output is rounded by the next Q."""
+        name = node.name
+        weight = (node.weight * form.factor.reshape(-1, 1, 1, 1)).transpose(0, 3, 1, 2)
+        scale = self._constant(f"{name}.weight.scale", form.scale)
+        inputs = [self._codes(node.x)]
+        for key, array in (
+            ("weight", weight.astype(np.int8)),
+            ("bias", form.bias.astype(np.int32)),
+        ):
+            stored = self._constant(f"{name}.{key}", array)
+            zero = self._constant(f"{name}.{key}.zero_point", np.zeros(len(array), array.dtype))
+            inputs.append(
+                self._op(
+                    "DequantizeLinear",
+                    [stored, scale, zero],
+                    out=f"{name}.{key}/scaled",
+                    like=(FLOAT, array.shape),
+                    axis=0,
+                )
+            )
+        self._windows(node, inputs, FLOAT)
 
     def _linear(self, node: Linear) -> None:
         dtype = self._accumulator_type(node)
@@ -287,11 +213,28 @@ class Emitter:
         self._op("Gemm", [x, codes, bias], out=tensor_name(node.name), like=like, transB=1)
 
     def _thresholds(self, node: Thresholds) -> None:
-        line = self._lines.get(node.name)
+        form = self._forms.get(node.name)
+        if isinstance(form, Fused):
+            self._round(node)
+            return
         x = self._wide(node.x, node.name)
-        if line is None:
+        if form is None:
             self._comparisons(node, x)
             return
+        self._line(node, x, form)
+
+    def _round(self, node: Thresholds) -> None:
+        """Round a fused convolution's output to uint8, and clip *after* that: it stays fusable."""
+        name, like = node.name, (UINT8, self._shape(node.x))
+        scale = self._constant(f"{name}.scale", np.float32(1))
+        zero = self._constant(f"{name}.zero_point", np.uint8(0))
+        inputs = [self._integers(node.x), scale, zero]
+        value = self._op("QuantizeLinear", inputs, out=f"{name}/rounded", like=like)
+        least = self._constant(f"{name}.min", np.uint8(0))
+        most = self._constant(f"{name}.max", np.uint8(node.grid.levels - 1))
+        self._op("Clip", [value, least, most], out=tensor_name(name), like=like)
+
+    def _line(self, node: Thresholds, x: ir.Value, line: Line) -> None:
         name, like = node.name, (DOUBLE, self._shape(node.x))
         gain = self._constant(f"{name}.gain", self._per_channel(line.gain, node.x))
         offset = self._constant(f"{name}.offset", self._per_channel(line.offset, node.x))
@@ -467,9 +410,3 @@ def rescale_bound(node: Rescale, *, lo: int, hi: int) -> int:
     multipliers: list[int] = node.multiplier.tolist()
     pairs = zip(multipliers, node.offset.tolist(), strict=True)
     return min((m * x + int(b) + half) >> node.shift for m, b in pairs for x in (lo, hi))
-
-
-def _dims(value: ir.Value) -> list[int | str]:
-    """Dimensions of ``value``, symbolic ones by name."""
-    assert value.shape is not None
-    return [d if isinstance(d, int) else str(d.value) for d in value.shape]

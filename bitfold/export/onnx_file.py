@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from bitfold.errors import BitfoldError, InputError, UnsupportedError
-from bitfold.export.onnx_emit import OPSET
+from bitfold.export.onnx_build import OPSET
 from bitfold.export.onnx_qdq import FORMAT, GRAPH_KEY, VERSION_KEY, Json
 
 MAX_BYTES = 2**31 - 1
@@ -81,7 +81,8 @@ class OnnxFile:
         array = self.constant(name)
         if array.dtype.kind != "f":
             return array.astype(np.int64)
-        values = array.astype(np.float64) / unit
+        with np.errstate(over="ignore"):
+            values = array.astype(np.float64) / unit
         if not (np.abs(values) < 2.0**53).all() or (values != np.floor(values)).any():
             raise UnsupportedError(
                 f"values must be multiples of {unit!r} and below 2^53 of them",

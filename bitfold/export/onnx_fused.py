@@ -1,20 +1,26 @@
 """Convolution and thresholds as one quantized convolution (docs/onnx.md, fused form).
 
-index = clip(rint((factor·acc + bias)·scale), 0, L) with scale = m·2^−e. The numbers are chosen so
-that (|factor|·Σ|code·w| + |bias|)·m < 2^24: then float32 holds every intermediate value exactly,
-whether a runtime fuses the nodes into an integer kernel or runs them in floating point.
+index = clip(rint((factor·acc + bias)·scale), 0, L). A runtime may compute it in integers with one
+float32 multiplication (ONNX Runtime's QLinearConv) or in float32 throughout, in any order. Both
+are covered: either scale = m·2^−e with few enough bits that float32 holds every intermediate value
+exactly, or a bound on all roundings is smaller than the distance to the next rounding boundary.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfold.export.onnx_affine import best_gain, is_canonical, offset_interval
+from bitfold.export.onnx_affine import Float64, best_gain, is_canonical, offset_interval
 from bitfold.ir import Accumulator, CodeTensor, Conv2d, IntArray, IntGraph, Thresholds
+
+BoolArray = NDArray[np.bool_]
 
 EXACT_FLOAT = 2**24
 MAX_EXPONENT = 52
+TINY = 2.0**-60
+SLACK = 2.0**-48
 MAX_WEIGHT = 127
 MAX_BITS = 4
 
@@ -41,37 +47,48 @@ def dyadic(scale: NDArray[np.float32]) -> tuple[IntArray, IntArray]:
     return mantissa >> zeros, 24 - exponent.astype(np.int64) - zeros
 
 
-def reach_of(conv: Conv2d, x: CodeTensor) -> IntArray:
-    """(O,) bound on every partial sum of each channel's products."""
-    sums = np.abs(conv.weight.reshape(len(conv.weight), -1)).sum(1)
-    return np.asarray(sums * max(abs(x.lo), abs(x.hi)), dtype=np.int64)
+def side_of(conv: Conv2d, x: CodeTensor) -> IntArray:
+    """(O,) bound on the sum of any subset of each channel's products; code 0 is on x's grid."""
+    flat = conv.weight.reshape(len(conv.weight), -1)
+    ends = flat * x.lo, flat * x.hi
+    most, least = np.maximum(*ends).sum(1), np.minimum(*ends).sum(1)
+    return np.asarray(np.maximum(most, -least), dtype=np.int64)
 
 
-def is_exact(form: Fused, reach: IntArray) -> NDArray[np.bool_]:
-    """(O,): whether float32 holds all intermediate values of each channel."""
-    if not ((form.scale > 0) & (form.scale < 1)).all():
-        return np.zeros(len(reach), dtype=np.bool_)
+def error_bound(form: Fused, conv: Conv2d, x: CodeTensor) -> Float64:
+    """(O,) bound on |computed − exact| before rounding; 0 where float32 is exact, ∞ unknown.
+
+    Roundings of float32, each at most 2^−24 of its result: scaled weights, products, every one of
+    the K additions (a partial sum never exceeds size·scale), and the scaled bias.
+    """
+    terms = conv.weight[0].size
+    side = side_of(conv, x)
+    size = np.abs(form.factor) * side + np.abs(form.bias)
+    if not ((form.scale > TINY) & (form.scale < 1)).all() or (size >= EXACT_FLOAT).any():
+        return np.full(len(side), np.inf)
     mantissa, exponent = dyadic(form.scale)
-    size = (np.abs(form.factor) * reach + np.abs(form.bias)) * mantissa
-    return np.asarray((size < EXACT_FLOAT) & (exponent <= MAX_EXPONENT), dtype=np.bool_)
+    exact = (size * mantissa < EXACT_FLOAT) & (exponent <= MAX_EXPONENT)
+    roundings = (terms + 8) * form.scale.astype(np.float64) * size / EXACT_FLOAT
+    return np.where(exact, 0.0, roundings)
 
 
-def _is_taken(form: Fused, u: IntArray, steps: IntArray) -> NDArray[np.bool_]:
-    """Whether rint(value at u) ≥ step, both (O, L): value > step − 1/2, in integers."""
-    mantissa, exponent = dyadic(form.scale)
-    value = (np.abs(form.factor)[:, None] * u + form.bias[:, None]) * mantissa[:, None]
-    return np.asarray(2 * value > ((2 * steps - 1) << exponent[:, None]), dtype=np.bool_)
+def _values(form: Fused, u: IntArray) -> Float64:
+    """(factor·u + bias)·scale in float64 for u (O, L)."""
+    integers = np.abs(form.factor)[:, None] * u + form.bias[:, None]
+    return np.asarray(integers * form.scale.astype(np.float64)[:, None], dtype=np.float64)
 
 
-def _equals_table(form: Fused, table: IntArray, *, low: IntArray, high: IntArray) -> NDArray[np.bool_]:
-    """(O,): whether ``form`` takes each step of ``table`` at its place, and never sits on a tie."""
-    mantissa, exponent = dyadic(form.scale)
-    steps = np.arange(1, table.shape[1] + 1, dtype=np.int64)[None]
-    halves = (2 * steps - 1) << exponent[:, None]
-    factor, bias, m = np.abs(form.factor)[:, None], form.bias[:, None], mantissa[:, None]
-    taken = 2 * (factor * table + bias) * m > halves
-    before = 2 * (factor * (table - 1) + bias) * m < halves
-    right = (taken | (table > high[:, None])) & (before | (table <= low[:, None]))
+def is_proven(form: Fused, table: IntArray, *, error: Float64, ends: tuple[int, int]) -> BoolArray:
+    """(O,): whether ``form`` takes each step of ``table``, farther than ``error`` from a tie.
+
+    ``ends`` is the proven range of the accumulator. Values ascend with u, so t_j − 1 and t_j decide.
+    """
+    low = np.where(form.factor > 0, ends[0], -ends[1])[:, None]
+    high = np.where(form.factor > 0, ends[1], -ends[0])[:, None]
+    halves = np.arange(1, table.shape[1] + 1) - 0.5
+    taken, before = _values(form, table), _values(form, table - 1)
+    room = error[:, None] + SLACK * (np.abs(taken) + np.abs(before) + halves)
+    right = ((taken - halves > room) | (table > high)) & ((halves - before > room) | (table <= low))
     return np.asarray(right.all(1), dtype=np.bool_)
 
 
@@ -87,14 +104,13 @@ def is_fusable(graph: IntGraph, node: Thresholds) -> bool:
 
 
 def fit_fused(graph: IntGraph, node: Thresholds) -> Fused | None:
-    """The fused form of ``node`` and its convolution, proven equal and exact; None without one."""
+    """The fused form of ``node`` and its convolution, proven equal; None without one."""
     conv = next(item for item in graph.nodes if item.name == node.x)
     if not is_fusable(graph, node) or not isinstance(conv, Conv2d):
         return None
     x, acc = graph.types[conv.x], graph.types[conv.name]
     assert isinstance(x, CodeTensor)
     assert isinstance(acc, Accumulator)
-    low, high = (np.where(node.sign > 0, a, b) for a, b in ((acc.lo, -acc.hi), (acc.hi, -acc.lo)))
     gain, middle = np.zeros(len(node.table)), np.zeros(len(node.table))
     for sign, lo, hi in ((1, acc.lo, acc.hi), (-1, -acc.hi, -acc.lo)):
         rows = np.flatnonzero(node.sign == sign)
@@ -103,31 +119,35 @@ def fit_fused(graph: IntGraph, node: Thresholds) -> Fused | None:
         gain[rows] = best_gain(node.table[rows], lo=lo, hi=hi)
         least, first = offset_interval(gain[rows], node.table[rows], lo=lo, hi=hi)
         middle[rows] = (least + first) / 2 - 0.5
-    reach, found = reach_of(conv, x), np.zeros(len(gain), dtype=np.bool_)
-    best = Fused(np.zeros_like(reach), np.zeros(len(gain), np.float32), np.zeros_like(reach))
-    most = MAX_WEIGHT // max(1, int(np.abs(conv.weight).max()))
-    for factor in range(1, most + 1):
-        form = _candidate(gain, middle, reach, factor=factor)
-        good = is_exact(form, reach) & _equals_table(form, node.table, low=low, high=high)
+    found = np.zeros(len(gain), dtype=np.bool_)
+    best = Fused(node.sign, np.ones(len(gain), np.float32), np.zeros_like(node.sign))
+    for form in _candidates(gain, middle, side_of(conv, x), node=node, conv=conv):
+        error = error_bound(form, conv, x)
+        good = is_proven(form, node.table, error=error, ends=(acc.lo, acc.hi))
         best = _merged(best, form, good & ~found)
         found |= good
         if found.all():
-            return Fused(best.factor * node.sign, best.scale, best.bias)
+            return best
     return None
 
 
-def _candidate(gain: NDArray[np.float64], middle: NDArray[np.float64], reach: IntArray, *, factor: int) -> Fused:
-    """Nearest dyadic scale with as long a mantissa as exactness allows, and the nearest bias."""
-    ideal = gain / factor
-    room = EXACT_FLOAT / (factor * reach + np.abs(middle / ideal) + 1)
-    exponent = np.clip(np.floor(np.log2(room / ideal)), 1, MAX_EXPONENT)
-    mantissa = np.clip(np.round(np.ldexp(ideal, exponent.astype(np.int64))), 1, EXACT_FLOAT - 1)
-    scale = np.ldexp(mantissa, -exponent.astype(np.int64)).astype(np.float32)
-    bias = np.clip(np.round(middle / scale), -EXACT_FLOAT, EXACT_FLOAT).astype(np.int64)
-    return Fused(np.full(len(gain), factor, dtype=np.int64), scale, bias)
+def _candidates(
+    gain: Float64, middle: Float64, side: IntArray, *, node: Thresholds, conv: Conv2d
+) -> Iterator[Fused]:
+    """Nearest scale and bias for each factor: with few bits, so that all is exact; then with 24."""
+    most = MAX_WEIGHT // max(1, int(np.abs(conv.weight).max()))
+    for factor in range(1, most + 1):
+        ideal = gain / factor
+        room = EXACT_FLOAT / (factor * side + np.abs(middle / ideal) + 1)
+        exponent = np.clip(np.floor(np.log2(room / ideal)), 1, MAX_EXPONENT).astype(np.int64)
+        mantissa = np.clip(np.round(np.ldexp(ideal, exponent)), 1, EXACT_FLOAT - 1)
+        for real in (np.ldexp(mantissa, -exponent), ideal):
+            scale = real.astype(np.float32)
+            bias = np.clip(np.round(middle / scale), -EXACT_FLOAT, EXACT_FLOAT).astype(np.int64)
+            yield Fused(factor * node.sign, scale, bias)
 
 
-def _merged(best: Fused, form: Fused, use: NDArray[np.bool_]) -> Fused:
+def _merged(best: Fused, form: Fused, use: BoolArray) -> Fused:
     return Fused(
         np.where(use, form.factor, best.factor),
         np.where(use, form.scale, best.scale).astype(np.float32),
@@ -138,13 +158,13 @@ def _merged(best: Fused, form: Fused, use: NDArray[np.bool_]) -> Fused:
 def fused_table(form: Fused, levels: int, *, lo: int, hi: int) -> IntArray:
     """The (O, levels − 1) table that ``form`` computes on accumulators lo … hi, by bisection."""
     sign = form.sign[:, None]
-    steps = np.arange(1, levels, dtype=np.int64)[None]
+    halves = np.arange(1, levels) - 0.5
     shape = (len(sign), levels - 1)
     least = np.broadcast_to(np.where(sign > 0, lo, -hi), shape).astype(np.int64)
     most = np.broadcast_to(np.where(sign > 0, hi, -lo) + 1, shape).astype(np.int64)
     for _ in range(int(hi - lo + 2).bit_length()):
         middle = (least + most) >> 1
-        taken, open_ = _is_taken(form, middle, steps), least < most
+        taken, open_ = _values(form, middle) > halves, least < most
         most = np.where(open_ & taken, middle, most)
         least = np.where(open_ & ~taken, middle + 1, least)
     return least

@@ -14,7 +14,9 @@ import onnx_ir as ir
 
 from bitfold.errors import UsageError
 from bitfold.export.onnx_affine import Line, fit_line
-from bitfold.export.onnx_emit import OPSET, Emitter, tensor_name
+from bitfold.export.onnx_build import OPSET, tensor_name
+from bitfold.export.onnx_emit import Emitter, Form
+from bitfold.export.onnx_fused import Fused, fit_fused
 from bitfold.files import write_atomically
 from bitfold.ir.graph import IntGraph
 from bitfold.ir.grid import Grid
@@ -26,6 +28,7 @@ Json = str | int | float | None | list["Json"] | dict[str, "Json"]
 FORMAT = "1"
 VERSION_KEY, GRAPH_KEY = "bitfold.version", "bitfold.graph"
 PROFILES = ("qcdq",)
+FORM_NAMES: Mapping[type, str] = {Line: "line", Fused: "fused", type(None): "comparisons"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,68 +42,82 @@ class OnnxExport:
     warnings: tuple[str, ...]
 
 
-def fit_lines(graph: IntGraph) -> dict[str, Line]:
-    """The affine form of every Thresholds that has a proven one."""
-    lines: dict[str, Line] = {}
+def fit_forms(graph: IntGraph) -> dict[str, Form]:
+    """How each Thresholds is written: fused, else as a line; absent: as comparisons. All proven."""
+    forms: dict[str, Form] = {}
     for node in graph.nodes:
         if isinstance(node, Thresholds):
             x = graph.types[node.x]
             assert not isinstance(x, FloatTensor)
-            line = fit_line(node.table, node.sign, lo=x.lo, hi=x.hi)
-            if line is not None:
-                lines[node.name] = line
-    return lines
+            form = fit_fused(graph, node) or fit_line(node.table, node.sign, lo=x.lo, hi=x.hi)
+            if form is not None:
+                forms[node.name] = form
+    return forms
+
+
+def fused_layers(graph: IntGraph, forms: Mapping[str, Form]) -> dict[str, Fused]:
+    """The convolutions that are written together with their Thresholds."""
+    return {
+        node.x: form
+        for node in graph.nodes
+        if isinstance(node, Thresholds) and isinstance(form := forms.get(node.name), Fused)
+    }
 
 
 def _grid(grid: Grid) -> Json:
     return [grid.lo, grid.hi, grid.step]
 
 
-def _describe(node: Node, graph: IntGraph, lines: Mapping[str, Line]) -> dict[str, Json]:
-    """What the ONNX nodes cannot say about ``node``, and facts for readers of the file."""
+def _place(node: Node, graph: IntGraph, fused: Mapping[str, Fused]) -> dict[str, Json]:
+    """Where the node's integers are in the file, and what is proven about them."""
     kind = graph.types[node.name]
     entry: dict[str, Json] = {"name": node.name, "kind": type(node).__name__}
+    if node.name in fused:
+        return entry | {"form": "fused", "factors": fused[node.name].factor.tolist()}
     if not isinstance(kind, FloatTensor):
         entry |= {"tensor": tensor_name(node.name), "range": [kind.lo, kind.hi]}
     if isinstance(kind, CodeTensor):
         entry |= {"bits": kind.grid.bits, "levels": kind.grid.levels}
+    return entry
+
+
+def _facts(node: Node, forms: Mapping[str, Form]) -> dict[str, Json]:
+    """What the ONNX nodes cannot say about ``node``."""
     match node:
-        case Quantize() | Thresholds():
-            entry |= {"grid": _grid(node.grid), "scale": node.scale.hex()}
-            if isinstance(node, Thresholds):
-                entry["form"] = "line" if node.name in lines else "comparisons"
+        case Quantize():
+            return {"grid": _grid(node.grid), "scale": node.scale.hex()}
+        case Thresholds():
+            form = FORM_NAMES[type(forms.get(node.name))]
+            return {"grid": _grid(node.grid), "scale": node.scale.hex(), "form": form}
         case Conv2d() | Linear():
-            entry |= {
+            return {
                 "weight_grid": _grid(node.weight_grid),
                 "weight_bits": node.weight_grid.bits,
                 "weight_scales": [scale.hex() for scale in node.weight_scales],
             }
         case Rescale():
-            entry |= {
-                "scale": node.scale.hex(),
-                "shift": node.shift,
-                "negative_shift": node.negative_shift,
-            }
+            shifts: dict[str, Json] = {"shift": node.shift, "negative_shift": node.negative_shift}
+            return shifts | {"scale": node.scale.hex()}
         case SumPool2d():
-            entry["stride"] = list(node.stride)
+            return {"stride": list(node.stride)}
         case _:
-            pass
-    return entry
+            return {}
 
 
-def metadata(graph: IntGraph, lines: Mapping[str, Line]) -> dict[str, str]:
+def metadata(graph: IntGraph, forms: Mapping[str, Form]) -> dict[str, str]:
     """Model-level properties: format version, and the graph's non-tensor facts as compact JSON."""
+    fused = fused_layers(graph, forms)
     document: dict[str, Json] = {
         "meta": dict(graph.meta),
-        "nodes": [_describe(node, graph, lines) for node in graph.nodes],
+        "nodes": [_place(node, graph, fused) | _facts(node, forms) for node in graph.nodes],
     }
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return {VERSION_KEY: FORMAT, GRAPH_KEY: text}
 
 
-def build_model(graph: IntGraph, lines: Mapping[str, Line]) -> ir.Model:
+def build_model(graph: IntGraph, forms: Mapping[str, Form]) -> ir.Model:
     """``graph`` as an ONNX model, its tables in the given affine forms."""
-    return Emitter(graph, lines).model(metadata(graph, lines))
+    return Emitter(graph, forms).model(metadata(graph, forms))
 
 
 def serialize(model: ir.Model) -> bytes:
@@ -115,7 +132,7 @@ def onnx_model(graph: IntGraph) -> bytes:
     The same graph gives the same bytes. Raises UnsupportedError, naming the node, where an
     operation cannot be written exactly.
     """
-    return serialize(build_model(graph, fit_lines(graph)))
+    return serialize(build_model(graph, fit_forms(graph)))
 
 
 def to_onnx(graph: IntGraph, path: str | Path, *, profile: str = "qcdq") -> OnnxExport:
@@ -130,12 +147,14 @@ def to_onnx(graph: IntGraph, path: str | Path, *, profile: str = "qcdq") -> Onnx
             where="profile",
             todo=f"Choose from: {', '.join(PROFILES)}.",
         )
-    lines = fit_lines(graph)
-    write_atomically(path, serialize(build_model(graph, lines)))
-    layers = tuple(node.name for node in graph.nodes if isinstance(node, Conv2d | Linear))
+    forms = fit_forms(graph)
+    write_atomically(path, serialize(build_model(graph, forms)))
+    fused = fused_layers(graph, forms)
+    layers = (node.name for node in graph.nodes if isinstance(node, Conv2d | Linear))
+    exact = tuple(name for name in layers if name not in fused)
     warnings = tuple(
         f"{node.name}: no line reproduces the thresholds; {node.grid.levels - 1} comparisons do"
         for node in graph.nodes
-        if isinstance(node, Thresholds) and node.name not in lines
+        if isinstance(node, Thresholds) and node.name not in forms
     )
-    return OnnxExport(Path(path), OPSET, (), layers, warnings)
+    return OnnxExport(Path(path), OPSET, tuple(fused), exact, warnings)

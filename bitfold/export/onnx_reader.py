@@ -16,13 +16,17 @@ import onnx_ir as ir
 
 from bitfold.errors import RangeError, UnsupportedError
 from bitfold.export.onnx_affine import Line, line_table
-from bitfold.export.onnx_emit import INPUT, OUTPUT, Emitter, half_of, is_whole_map, tensor_name
+from bitfold.export.onnx_build import INPUT, OUTPUT, tensor_name
+from bitfold.export.onnx_emit import Emitter, Form, half_of, is_whole_map
 from bitfold.export.onnx_file import Array, Facts, OnnxFile, damaged, decode, read_bytes
+from bitfold.export.onnx_fused import Fused, error_bound, fused_table, is_proven
 from bitfold.export.onnx_qdq import serialize
 from bitfold.ir import (
     INT32_MAX,
     INT32_MIN,
+    Accumulator,
     Add,
+    CodeTensor,
     Concat,
     Conv2d,
     Dequantize,
@@ -70,7 +74,7 @@ def graph_of(data: bytes) -> IntGraph:
         reading.read(facts)
     graph = IntGraph.of(reading.nodes, meta=file.facts.strings("meta"))
     verify(graph)
-    _compare(file, Emitter(graph, reading.lines).model({}))
+    _compare(file, Emitter(graph, reading.forms).model({}))
     return graph
 
 
@@ -81,8 +85,9 @@ class _Reading:
     file: OnnxFile
     nodes: list[Node] = field(default_factory=list)
     types: dict[str, TensorType] = field(default_factory=dict)
-    lines: dict[str, Line] = field(default_factory=dict)
+    forms: dict[str, Form] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
+    factors: dict[str, IntArray] = field(default_factory=dict)
 
     def read(self, facts: Facts) -> None:
         kind = facts.text("kind")
@@ -152,6 +157,12 @@ def _grid(facts: Facts, key: str) -> Grid:
     return Grid(lo, hi, step)
 
 
+def _one(values: tuple[int, ...], where: str) -> int:
+    if len(values) != 1:
+        raise damaged(f"one number is expected, got {values}", where=where)
+    return values[0]
+
+
 def _pair(values: tuple[int, ...], where: str) -> tuple[int, int]:
     if len(values) != 2:
         raise damaged(f"two numbers are expected, got {values}", where=where)
@@ -194,17 +205,34 @@ def _conv(reading: _Reading, name: str, facts: Facts) -> Conv2d:
     weight = file.integers(f"{name}.weight")
     if weight.ndim != 4:
         raise damaged(f"weight of shape {weight.shape}", where=where)
+    bias = _bias(file, name, len(weight))
+    if f"{name}.bias.zero_point" in file.constants:
+        weight, bias = _unscaled(reading, name, facts, weight=weight), np.zeros_like(bias)
     return Conv2d(
         name,
         reading.source(name),
         weight.transpose(0, 2, 3, 1),
         _grid(facts, "weight_grid"),
         facts.numbers("weight_scales"),
-        _bias(file, name, len(weight)),
+        bias,
         _pair(file.attribute(node, "strides"), where),
         _four(file.attribute(node, "pads"), where),
-        file.attribute(node, "group")[0],
+        _one(file.attribute(node, "group"), where),
     )
+
+
+def _unscaled(reading: _Reading, name: str, facts: Facts, *, weight: IntArray) -> IntArray:
+    """Weights of a fused convolution without the factor of their channel."""
+    factors = np.array(facts.integers("factors", count=len(weight)), dtype=np.int64)
+    spread = factors.reshape(-1, 1, 1, 1)
+    if not factors.all() or (np.abs(factors) > 127).any() or (weight % spread).any():
+        raise UnsupportedError(
+            "a fused layer's weights must be multiples of its channels' factors",
+            where=f"initializer {name}.weight",
+            todo="Edit it in whole steps, or export the model again.",
+        )
+    reading.factors[name] = factors
+    return weight // spread
 
 
 def _linear(reading: _Reading, name: str, facts: Facts) -> Linear:
@@ -223,7 +251,9 @@ def _linear(reading: _Reading, name: str, facts: Facts) -> Linear:
 
 def _thresholds(reading: _Reading, name: str, facts: Facts) -> Thresholds:
     file, x, grid = reading.file, reading.source(name), _grid(facts, "grid")
-    if f"{name}.gain" in file.constants:
+    if x in reading.factors:
+        table, sign = _fused(reading, name, x=x, grid=grid)
+    elif f"{name}.gain" in file.constants:
         table, sign = _line(reading, name, x=x, grid=grid)
     else:
         table = file.integers(f"{name}.thresholds")
@@ -243,8 +273,32 @@ def _line(reading: _Reading, name: str, *, x: str, grid: Grid) -> tuple[IntArray
     if max(np.abs(gain).max(), np.abs(offset).max()) > MAX_GAIN:
         raise damaged("a gain or offset exceeds 2^53", where=f"node {name}")
     line = Line(gain, offset)
-    reading.lines[name] = line
+    reading.forms[name] = line
     return line_table(line, grid.levels, lo=kind.lo, hi=kind.hi), line.sign
+
+
+def _fused(reading: _Reading, name: str, *, x: str, grid: Grid) -> tuple[IntArray, IntArray]:
+    scale = reading.file.constant(f"{x}.weight.scale")
+    bias = reading.file.integers(f"{x}.bias")
+    conv = next(node for node in reading.nodes if node.name == x)
+    assert isinstance(conv, Conv2d)
+    source, acc = reading.types[conv.x], reading.types[x]
+    if scale.shape != bias.shape or scale.shape != (len(conv.weight),) or scale.dtype != np.float32:
+        raise damaged(f"scale {scale.shape} and bias {bias.shape}", where=f"node {x}")
+    if not isinstance(source, CodeTensor) or not isinstance(acc, Accumulator):
+        raise damaged("a fused convolution reads codes", where=f"node {x}")
+    form = Fused(reading.factors[x], scale.astype(np.float32), bias)
+    ends = acc.lo, acc.hi
+    error = error_bound(form, conv, source)
+    table = fused_table(form, grid.levels, lo=acc.lo, hi=acc.hi)
+    if not is_proven(form, table, error=error, ends=ends).all():
+        raise UnsupportedError(
+            "float32 roundings of this layer could reach a neighbouring code",
+            where=f"node {x}",
+            todo="Undo the edit of its scale, bias or weights, or export the model again.",
+        )
+    reading.forms[name] = form
+    return table, form.sign
 
 
 def _rescale(reading: _Reading, name: str, facts: Facts) -> Rescale:

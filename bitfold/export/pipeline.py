@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from bitfold.export.lower import LayerReport, lower
 from bitfold.export.passes import absorb_relu, fold_batchnorm, widen_residuals
 from bitfold.export.qgraph import QGraph
 from bitfold.export.trace import trace
 from bitfold.ir import IntGraph, verify
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PIPELINE: tuple[Callable[[QGraph], QGraph], ...] = (
     fold_batchnorm,
@@ -26,7 +28,7 @@ class Folded:
     layers: tuple[LayerReport, ...]
 
 
-def fold_network(model: nn.Module) -> Folded:
+def fold_network(model: "nn.Module") -> Folded:
     """Trace ``model`` (a network of ours, in eval mode) and fold it to integers."""
     graph = trace(model)
     for run_pass in PIPELINE:

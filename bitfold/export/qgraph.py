@@ -5,7 +5,7 @@ have rational scales, and a batch norm is its four vectors. A pass maps a ``QGra
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from bitfold.ir import Grid, IntArray
@@ -185,6 +185,10 @@ class QGraph:
 
 
 def _reading(node: QNode, renamed: dict[str, str]) -> QNode:
-    edges = {f.name for f in fields(node)} & {"x", "a", "b"}
-    changed = {e: renamed[getattr(node, e)] for e in edges if getattr(node, e) in renamed}
-    return replace(node, **changed) if changed else node
+    match node:
+        case Pixels():
+            return node
+        case Sum(a=a, b=b):
+            return replace(node, a=renamed.get(a, a), b=renamed.get(b, b))
+        case _:
+            return replace(node, x=renamed.get(node.x, node.x))

@@ -20,9 +20,7 @@ def code_of(value: Fraction, *, scale: Fraction, grid: Grid) -> int:
     return min(max(round(value / scale), grid.lo), grid.hi)
 
 
-def channel_thresholds(
-    gain: Fraction, bias: Fraction, *, scale: Fraction, grid: Grid
-) -> list[int]:
+def channel_thresholds(gain: Fraction, bias: Fraction, *, scale: Fraction, grid: Grid) -> list[int]:
     """Least integer X with code(gain·X + bias) ≥ k + 1, for k = grid.lo … grid.hi − 1.
 
     Exact; requires gain > 0 and a grid of step 1. On a tie at k + 1/2 the code is k + 1 where k is

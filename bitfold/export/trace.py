@@ -93,7 +93,7 @@ def _conv(name: str, x: str, module: QuantConv2d) -> Conv:
 
 def _linear(name: str, x: str, module: QuantLinear) -> FullyConnected:
     codes, scales = weight_codes(module)
-    bias = _doubles(module.bias) if module.bias is not None else (0.0,) * len(codes)
+    bias = _doubles(module.bias)
     grid = module.weight_quantizer.grid
     return FullyConnected(name, x, codes, grid, scales, tuple(Fraction(b) for b in bias))
 
@@ -124,10 +124,8 @@ def _pact(name: str, x: str, module: PactActivation) -> Activation:
 
 
 def _max_pool(name: str, x: str, module: nn.MaxPool2d) -> MaxPool:
-    stride = module.stride if module.stride is not None else module.kernel_size
-    return MaxPool(
-        name, x, _pair(module.kernel_size), _pair(stride), _padding(module.padding)
-    )
+    kernel, stride = _pair(module.kernel_size), _pair(module.stride)
+    return MaxPool(name, x, kernel, stride, _padding(module.padding))
 
 
 def _mean_pool(name: str, x: str, module: nn.AdaptiveAvgPool2d) -> MeanPool:

@@ -128,7 +128,7 @@ class ArrayConfig:
 
     @property
     def drain_cycles(self) -> int:
-        """2R + C: from the issue of a tile's last operands until the drain is free again."""
+        """2R + C: cycles from a tile's last operands until its last row has left."""
         return 2 * self.rows + self.cols
 
     def with_bits(self, *, w_bits: int, a_bits: int) -> Self:

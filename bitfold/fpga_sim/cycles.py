@@ -35,8 +35,13 @@ class Gemm:
 
 
 def tile_steps(gemm: Gemm, array: ArrayConfig) -> int:
-    """K' = ⌈K / S⌉: operand steps of one tile."""
-    return ceil_div(gemm.depth, array.lanes)
+    """K' = ⌈K / S⌉ operand steps of one tile; with a shadow drain at least 2R + C.
+
+    A shadow drain is in use for 2R + C cycles after a tile, so a shorter tile is padded with steps
+    of code 0 until its last operands can no longer reach a register in use.
+    """
+    steps = ceil_div(gemm.depth, array.lanes)
+    return max(steps, array.drain_cycles) if array.drain == "shadow" else steps
 
 
 def num_tiles(gemm: Gemm, array: ArrayConfig) -> int:
@@ -51,13 +56,11 @@ def shared_cycles(steps: int, tiles: int, *, rows: int, cols: int) -> int:
 
 
 def shadow_cycles(steps: int, tiles: int, *, rows: int, cols: int) -> int:
-    """K' + (T − 1) · max(K', 2R + C) + 2R + C.
+    """T · K' + 2R + C: tiles follow one another, only the last one's drain shows.
 
-    Equals T·K' + 2R + C where K' ≥ 2R + C. Below that the last operands of a tile wait until the
-    drain of the tile before it is over, so tiles follow one another every 2R + C cycles.
+    Requires K' ≥ 2R + C, which ``tile_steps`` sees to.
     """
-    drain = 2 * rows + cols
-    return steps + (tiles - 1) * max(steps, drain) + drain
+    return tiles * steps + 2 * rows + cols
 
 
 def compute_cycles(gemm: Gemm, array: ArrayConfig) -> int:

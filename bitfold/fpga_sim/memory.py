@@ -12,7 +12,7 @@ from math import ceil
 import numpy as np
 
 from bitfold.fpga_sim.array import ArrayConfig
-from bitfold.fpga_sim.cycles import ceil_div, tile_steps
+from bitfold.fpga_sim.cycles import ceil_div
 from bitfold.fpga_sim.mapping import MappedLayer, Mapping, mac_nodes
 from bitfold.ir.graph import IntGraph
 from bitfold.ir.ops import Conv2d, Dequantize, Linear, Node, Rescale, Thresholds, inputs_of
@@ -139,11 +139,11 @@ class Buffer:
 
 
 def _weight_words(layer: MappedLayer, array: ArrayConfig) -> int:
-    return tile_steps(layer.gemm, array) * layer.w_digits
+    return ceil_div(layer.gemm.depth, array.lanes) * layer.w_digits
 
 
 def _tile_words(layer: MappedLayer, array: ArrayConfig) -> int:
-    return tile_steps(layer.gemm, array) * layer.a_digits
+    return ceil_div(layer.gemm.depth, array.lanes) * layer.a_digits
 
 
 def buffers(graph: IntGraph, mapping: Mapping) -> tuple[Buffer, ...]:

@@ -49,8 +49,8 @@ def control(array: ArrayConfig, *, steps: int, tiles: int) -> Iterator[Signals]:
     """The tile controller: one ``Signals`` a cycle until the last row is written.
 
     ``busy`` is a register: set when a tile's last operands are issued, cleared when its last row
-    has been shifted out. A shared drain issues nothing meanwhile; a shadow drain holds only the
-    last operands of the next tile, so that they do not reach a register still in use.
+    has been shifted out. A shared drain issues nothing meanwhile. A shadow drain never waits;
+    AssertionError if a sum would enter a drain register while rows are still being shifted.
     """
     front = deque[Slot | None]([None] * (array.rows + array.cols - 1))
     tile = step = shifts_left = drained = 0
@@ -60,11 +60,12 @@ def control(array: ArrayConfig, *, steps: int, tiles: int) -> Iterator[Signals]:
         front.appendleft(issued)
         front.pop()
         shift = shifts_left > 0
+        lasts = any(slot is not None and slot.last for slot in front)
+        assert not (shift and lasts), "a sum enters a drain register that is still in use"
         yield Signals(tuple(front), shift, write)
         write = shift
-        is_last = step == steps - 1
-        held = busy and (is_last or array.drain == "shared")
-        issued = None if held or tile == tiles else Slot(tile, step, is_last)
+        held = busy and array.drain == "shared"
+        issued = None if held or tile == tiles else Slot(tile, step, step == steps - 1)
         if shift:
             shifts_left -= 1
             busy = shifts_left > 0
@@ -166,7 +167,7 @@ class _Operands:
 
     @classmethod
     def cut(cls, a: IntArray, w: IntArray, array: ArrayConfig) -> "_Operands":
-        steps = ceil_div(a.shape[1], array.lanes)
+        steps = tile_steps(Gemm(len(a), a.shape[1], w.shape[1]), array)
         return cls(
             _tiles(a, steps, array.rows, array.lanes), _tiles(w.T, steps, array.cols, array.lanes)
         )

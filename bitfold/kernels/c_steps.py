@@ -41,7 +41,7 @@ OPS: dict[type[Step], str] = {
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """C's ``bf_segment``: ``num_quads`` quads of input at ``offset``, then maybe a flush."""
+    """C's ``bf_segment``: ``num_quads`` quads of input at ``offset``, then maybe a flush of 16-bit sums."""
 
     offset: int
     num_quads: int
@@ -160,8 +160,10 @@ def _pack_conv(step: ConvStep, row: Row) -> PackedStep:
         scratch += num_words * (32 + 4 * step.x_grid.bits) + SPARE_BYTES
     elif not copy_bytes:
         scratch = 0
+    segments = _segments(step, fields)
+    fields["has_flushes"] = int(any(segment.flush for segment in segments))
     epilogue = pack_epilogue(step.epilogue, intervals=conv_intervals(step), groups=step.groups)
-    return PackedStep(fields, epilogue, _segments(step, fields), round_up(scratch, SPARE_BYTES))
+    return PackedStep(fields, epilogue, segments, round_up(scratch, SPARE_BYTES))
 
 
 def _wrapped(bias: Int64Array) -> FieldValue:
@@ -217,5 +219,4 @@ def _segments(step: ConvStep, fields: dict[str, FieldValue]) -> tuple[Segment, .
                 since = 0
             segments.append(Segment(offset, quads, flush=False))
             since, left, offset = since + quads, left - quads, offset + quads * QUAD
-    segments[-1] = replace(segments[-1], flush=True)
     return tuple(segments)

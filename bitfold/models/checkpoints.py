@@ -233,9 +233,9 @@ def _value_problems(model: nn.Module) -> list[str]:
     for name, module in model.named_modules():
         match module:
             case PactActivation() | SawbWeight():
-                scale = module.scale()
-                if not (math.isfinite(scale) and float(module.clip) > 0):
-                    problems.append(f"{name}.clip is {float(module.clip):g}, must be positive")
+                clip, scale = float(module.clip.detach()), module.scale()
+                if not (math.isfinite(scale) and clip > 0):
+                    problems.append(f"{name}.clip is {clip:g}, must be positive")
             case nn.BatchNorm2d(running_var=Tensor() as variance):
                 if float(variance.min()) + module.eps <= 0:
                     problems.append(f"{name}.running_var falls to {float(variance.min()):g}")
@@ -243,7 +243,7 @@ def _value_problems(model: nn.Module) -> list[str]:
                 nn.Conv2d(weight_quantizer=MinMaxWeight() as quantizer)
                 | nn.Linear(weight_quantizer=MinMaxWeight() as quantizer)
             ):
-                if not float(quantizer.scale(module.weight).min()) > 0:
+                if not float(quantizer.scale(module.weight.detach()).min()) > 0:
                     problems.append(f"{name}.weight is too small to have a scale")
             case _:
                 pass

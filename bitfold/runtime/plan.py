@@ -283,10 +283,9 @@ class _Lowering:
             self.steps.append(CopyStep(node.name, self.place(node.x), out, node.start, 0, count))
             return
         start = 0
-        for i, name in enumerate(node.xs):
-            x = self.place(name)
-            count = x.shape[-1]
-            self.steps.append(CopyStep(f"{node.name}.{i}", x, out, 0, start, count))
+        for i, part in enumerate(map(self.place, node.xs)):
+            count = part.shape[-1]
+            self.steps.append(CopyStep(f"{node.name}.{i}", part, out, 0, start, count))
             start += count
         tensor = self.tensors[node.name]
         self.tensors[node.name] = replace(tensor, ready=len(self.steps) - 1)
@@ -310,7 +309,8 @@ def result_scales(tensor: TensorType) -> "np.typing.NDArray[np.float32]":
 def buffers_of(step: Step) -> tuple[Buffer, ...]:
     """Every buffer that a step reads or writes."""
     places = [getattr(step, field.name) for field in fields(step)]
-    add = step.epilogue.add if isinstance(getattr(step, "epilogue", None), ToWide) else None
+    epilogue = getattr(step, "epilogue", None)
+    add = epilogue.add if isinstance(epilogue, ToWide) else None
     return tuple(b for b in (*places, add) if isinstance(b, Buffer))
 
 

@@ -40,7 +40,7 @@ def profile_program(
     arena: NDArray[np.uint8],
     repeats: int,
 ) -> list[StepTime]:
-    """Median time of each step over ``repeats`` passes over ``images``, after one pass to warm up."""
+    """Median time of each step over ``repeats`` passes over ``images``, one more to warm up."""
     times: Sequence[list[int]] = [[] for _ in plan.steps]
     place = slice(plan.input.offset, plan.input.offset + plan.input.num_bytes)
     for turn in range(repeats + 1):

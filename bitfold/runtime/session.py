@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import Literal, Self, overload
@@ -195,12 +196,9 @@ class Session:
         checked = self._checked(images)
         if self._engine is None:
             return dict(trace_oracle(self.graph, checked))
-        if not len(checked):
-            kinds = {name: (t.buffer.shape, t.buffer.kind) for name, t in self.plan.tensors.items()}
-            return {
-                name: np.empty((0, *shape), np.float32 if kind == "f32" else np.int64)
-                for name, (shape, kind) in kinds.items()
-            }
+        if not len(checked):  # shapes and types come from an image that is then left out
+            one = np.zeros((1, *self.graph.input.shape), np.uint8)
+            return {name: values[:0] for name, values in self.trace(one).items()}
         traces = [self._engine.trace(image) for image in checked]
         return {name: np.stack([trace[name] for trace in traces]) for name in traces[0]}
 
@@ -279,7 +277,7 @@ class Session:
         ends = [len(images) * i // parts for i in range(parts + 1)]
         waiting = [
             self._pool.submit(self._engine.run, images[start:end], logits[start:end])
-            for start, end in zip(ends, ends[1:], strict=False)
+            for start, end in pairwise(ends)
         ]
         for done in waiting:
             done.result()

@@ -44,7 +44,9 @@ def test_every_form_of_a_network_agrees(network, images, tmp_path):
     assert all(stage.compared > 0 for stage in certificate.stages)
     assert all(stage.mismatches == 0 for stage in certificate.stages if stage.exact)
     assert certificate.accumulators_proved == sum(
-        node.name in graph.types for node in graph.nodes if type(node).__name__ in ("Conv2d", "Linear")
+        node.name in graph.types
+        for node in graph.nodes
+        if type(node).__name__ in ("Conv2d", "Linear")
     )
     assert certificate.to_dict()["ok"] is True
 

@@ -3,10 +3,10 @@
 import errno
 import json
 import pickle
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +209,62 @@ def test_simulate_refuses_what_is_not_modelled(folder, capsys):
     assert fails(capsys, "simulate", folder / "net.onnx", "--device", "abacus")[0] == 2
 
 
+def test_train_writes_a_checkpoint_that_exports(folder, tmp_path, run_json):
+    images = np.random.default_rng(1).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+    np.savez(tmp_path / "train.npz", images=images, labels=np.arange(40) % 2)
+    code, fields = run_json(
+        "train", "--net", "resnet8", "--bits", "2,2", "--width", "0.25", "--no-compile",
+        "--data", tmp_path / "train.npz", "--epochs", 1, "--batch-size", 12,
+        "-o", tmp_path / "t.pt",
+    )  # fmt: skip
+    assert code == 0
+    promised = ["schema", "checkpoint", "method", "net", "bits", "epochs", "test_accuracy"]
+    assert list(fields) == [*promised, "seconds", "resumed_from_step"]
+    assert 0 <= fields["test_accuracy"] <= 1
+    assert fields["resumed_from_step"] == 0
+    assert run_json("export", tmp_path / "t.pt", "-o", tmp_path / "t.onnx")[0] == 0
+
+
+def test_train_refuses_before_any_work(tmp_path, capsys):
+    words = ("train", "--net", "resnet8", "--bits", "2,2", "-o", tmp_path / "t.pt")
+    assert fails(capsys, *words, "--init", tmp_path / "none.pt")[0] == 2
+    assert fails(capsys, *words, "--weight-grid", "even")[0] == 2
+    assert fails(capsys, *words, "--data", tmp_path / "none.npz")[0] == 2
+    assert fails(capsys, *words, "--method", "sttn")[0] == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_leaves_every_step_in_its_folder(tmp_path, run_json, monkeypatch):
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    big = ["new", "--net", "resnet8", "--bits", "2,2", "--width", "0.25"]
+    assert main([*big, "-o", str(data / "small.pt"), "-q"]) == 0
+    monkeypatch.setattr("bitfold.cli.demo.DATA", data)
+    monkeypatch.setattr("bitfold.cli.demo.CERTIFIED_IMAGES", 2)
+    monkeypatch.setattr("bitfold.cli.demo.ROUNDS", 1)
+    code, fields = run_json("demo", "-o", out)
+    assert code == 0
+    assert [network["name"] for network in fields["networks"]] == ["small"]
+    network = fields["networks"][0]
+    assert network["ok"] is True
+    assert network["images"] == 500
+    assert network["ratio"] > 0
+    assert network["fps_estimate"] > 0
+    assert json.loads((out / "summary.json").read_text()) == fields
+    names = {path.name for path in (out / "small").iterdir()}
+    steps = {"export.json", "certificate.json", "bench.json", "simulate.json"}
+    assert names == {"small.pt", "small.onnx", *steps}
+    for step, verb in zip(sorted(steps), ("bench", "verify", "export", "simulate"), strict=True):
+        assert json.loads((out / "small" / step).read_text())["schema"] == f"bitfold/{verb}/1"
+
+
+def test_demo_without_its_networks_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("bitfold.cli.demo.DATA", tmp_path / "none")
+    code, shown = fails(capsys, "demo", "-o", tmp_path / "out")
+    assert code == 2
+    assert "reinstall bitfold" in shown
+
+
 def test_kernels_lists_a_chosen_row_for_every_operation_of_a_plan(run_json):
     code, fields = run_json("kernels")
     assert code == 0
@@ -349,12 +405,11 @@ def test_a_full_stdout_is_one_block_and_exit_code_2():
 
 
 def test_help_is_there_in_a_second():
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        assert bitfold("--help").returncode == 0
-        seconds.append(time.perf_counter() - started)
-    assert min(seconds) < 1
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert bitfold("--help").returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # CPU time: the wall clock of a busy machine says nothing about us.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
 
 
 def test_the_process_ends_with_the_exit_code(tmp_path):

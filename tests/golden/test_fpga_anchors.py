@@ -80,9 +80,7 @@ def gemm_of(row: dict[str, str]) -> Gemm:
 
 
 def resnet18() -> list[tuple[int, Gemm]]:
-    return [
-        (int(row["mult"]), gemm_of(row)) for row in rows_of("scalesim_resnet18_os_32x32.csv")
-    ]
+    return [(int(row["mult"]), gemm_of(row)) for row in rows_of("scalesim_resnet18_os_32x32.csv")]
 
 
 def synthesised_acc(weight: str, activation: str) -> int:

@@ -9,16 +9,21 @@ from bitfold.export.fixed_point import fixed_point
 from bitfold.export.thresholds import code_of, oriented_thresholds
 from bitfold.ir import Grid
 
-GRIDS = st.one_of(
-    st.integers(1, 4).map(Grid.unsigned), st.integers(2, 4).map(Grid.narrow)
-)
+GRIDS = st.one_of(st.integers(1, 4).map(Grid.unsigned), st.integers(2, 4).map(Grid.narrow))
 # Small denominators make ties frequent.
 GAINS = st.fractions(min_value=-3, max_value=3, max_denominator=8)
 BIASES = st.fractions(min_value=-20, max_value=20, max_denominator=4)
 SCALES = st.fractions(min_value=Fraction(1, 8), max_value=8, max_denominator=8).filter(bool)
 
 
-@given(gain=GAINS, bias=BIASES, scale=SCALES, grid=GRIDS, lo=st.integers(-60, 0), width=st.integers(0, 90))
+@given(
+    gain=GAINS,
+    bias=BIASES,
+    scale=SCALES,
+    grid=GRIDS,
+    lo=st.integers(-60, 0),
+    width=st.integers(0, 90),
+)
 def test_table_equals_rounding_at_every_integer(gain, bias, scale, grid, lo, width):
     hi = lo + width
     table, sign = oriented_thresholds(gain, bias, scale=scale, grid=grid, lo=lo, hi=hi)

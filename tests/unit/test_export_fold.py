@@ -49,7 +49,9 @@ def test_layers_folded_into_exact_thresholds_never_flip(bits):
     flips, _ = compare_codes(model, names, images, codes=codes, layer_by_layer=True)
     exact = {layer.name for layer in folded.layers if layer.exact}
     assert len(exact) == 3
-    assert {flip.name: flip.flips for flip in flips if flip.name in exact} == dict.fromkeys(exact, 0)
+    assert {flip.name: flip.flips for flip in flips if flip.name in exact} == dict.fromkeys(
+        exact, 0
+    )
     stream = [flip for flip in flips if flip.name not in exact]
     assert sum(flip.flips for flip in stream) <= 0.002 * sum(flip.compared for flip in stream)
     assert all(flip.max_abs_diff <= 1 for flip in stream)

@@ -15,6 +15,7 @@ from bitfold.ir import (
     Thresholds,
     WideTensor,
     inputs_of,
+    rescale_interval,
     run_oracle,
     signed_bits,
     to_text,
@@ -128,6 +129,13 @@ def test_zero_slopes_make_a_relu():
     zero = np.array([0])
     node = Rescale("r", "x", np.array([1]), zero, 0, 1.0, zero)
     assert rescale(node, np.array([[-7], [0], [7]])).ravel().tolist() == [0, 0, 7]
+
+
+def test_only_negative_results_are_bent_in_the_interval():
+    one, zero = np.array([1]), np.array([0])
+    node = Rescale("r", "x", one, zero, 0, 1.0, -one)
+    assert rescale_interval(node, lo=-2, hi=5) == (0, 5)
+    assert rescale_interval(node, lo=-4, hi=-2) == (2, 4)
 
 
 def test_the_output_is_one_float32_product():

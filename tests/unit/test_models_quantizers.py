@@ -103,4 +103,6 @@ def test_codes_times_scale_is_the_forward_value(quantizer):
     assert int(codes.max()) <= grid.hi
     assert torch.equal((codes - grid.lo) % grid.step, torch.zeros_like(codes))
     # forward is float32: the product and the straight-through sum round once each.
-    assert np.abs(forward - _scaled_codes(quantizer, x)).max() <= 4 * 2.0**-23 * float(x.abs().max())
+    assert np.abs(forward - _scaled_codes(quantizer, x)).max() <= 4 * 2.0**-23 * float(
+        x.abs().max()
+    )

@@ -42,14 +42,14 @@ def same_weights(first, second):
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-class Interruption(Exception):
+class InterruptionError(Exception):
     pass
 
 
 def interrupted_at(step):
     def report(progress):
         if progress.step == step:
-            raise Interruption
+            raise InterruptionError
 
     return report
 
@@ -73,7 +73,7 @@ def test_training_writes_a_checkpoint_with_its_record(request_):
 def test_an_interrupted_run_ends_with_the_same_weights(request_, tmp_path, step):
     train_network(request_)
     broken = replace(request_, output=tmp_path / "broken.pt")
-    with pytest.raises(Interruption):
+    with pytest.raises(InterruptionError):
         train_network(broken, report=interrupted_at(step))
     result = train_network(broken)
     assert result.resumed_from_step == step - 1
@@ -91,7 +91,7 @@ def test_training_leaves_torch_as_it_was(request_):
 
 
 def test_a_changed_request_does_not_resume(request_):
-    with pytest.raises(Interruption):
+    with pytest.raises(InterruptionError):
         train_network(request_, report=interrupted_at(3))
     other = replace(request_, bits=(4, 4), config=replace(CONFIG, seed=1))
     with pytest.raises(UsageError, match="other settings is in the way: seed, bits, weight_grid"):
@@ -100,7 +100,7 @@ def test_a_changed_request_does_not_resume(request_):
 
 @pytest.mark.parametrize("cut", [0, 100, -50])
 def test_a_damaged_state_is_named(request_, cut):
-    with pytest.raises(Interruption):
+    with pytest.raises(InterruptionError):
         train_network(request_, report=interrupted_at(3))
     request_.state_path.write_bytes(request_.state_path.read_bytes()[:cut])
     with pytest.raises(InputError) as caught:

@@ -88,7 +88,9 @@ def widen_residuals(graph: QGraph) -> QGraph:
                 return (node,)
 
     widened = graph.rewrite(rule)
-    renamed = {n.x: n.name for n in widened.nodes if isinstance(n, Widen) and n.name == f"{n.x}.wide"}
+    renamed = {
+        n.x: n.name for n in widened.nodes if isinstance(n, Widen) and n.name == f"{n.x}.wide"
+    }
     moved = widened.redirect(renamed)
     back = {name: conv for conv, name in renamed.items()}
     return moved.rewrite(

@@ -5,8 +5,8 @@
 static inline void bf_add_quad(const uint8_t *restrict x, const int8_t *restrict weight,
                                uint32_t *restrict sums) {
   for (size_t i = 0; i < BF_LANES; i++) {
-    const int32_t dot = x[0] * weight[4 * i] + x[1] * weight[4 * i + 1] +
-                        x[2] * weight[4 * i + 2] + x[3] * weight[4 * i + 3];
+    const int32_t dot = x[0] * weight[4 * i] + x[1] * weight[4 * i + 1] + x[2] * weight[4 * i + 2] +
+                        x[3] * weight[4 * i + 3];
     sums[i] += (uint32_t)dot;
   }
 }

@@ -1,9 +1,9 @@
 /* Features of the host, asked by cpuid. */
 #include "bitfold_kernels.h"
 
-static const char *const names[] = {"avx2",       "fma",      "popcnt",     "avx512f",
-                                    "avx512bw",   "avx512vl", "avx512vnni", "avx512vbmi",
-                                    "avx512vpopcntdq"};
+static const char *const names[] = {"avx2",       "fma",        "popcnt",
+                                    "avx512f",    "avx512bw",   "avx512vl",
+                                    "avx512vnni", "avx512vbmi", "avx512vpopcntdq"};
 
 const char *bf_feature_name(size_t bit) {
   return bit < sizeof names / sizeof names[0] ? names[bit] : NULL;

@@ -4,5 +4,5 @@
 void bf_thresholds_dense__scalar(const bf_step *restrict step, uint8_t *restrict arena);
 
 void bf_thresholds_dense__scalar(const bf_step *restrict step, uint8_t *restrict arena) {
-  bf_finish_all(step, arena, bf_finish);
+  bf_finish_tensor(step, arena);
 }

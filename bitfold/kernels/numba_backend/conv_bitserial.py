@@ -59,7 +59,7 @@ def pack_image(x: NDArray[np.uint8], geometry: Geometry, num_planes: int, pad_in
                 for c in range(geometry.depth):
                     index = pad_index
                     if iy < height:
-                        index = np.int64(x[iy, ix, group * geometry.depth + c])
+                        index = int(np.int64(x[iy, ix, group * geometry.depth + c]))
                     for p in range(num_planes):
                         bit = np.uint64((index >> p) & 1)
                         packed[iy, ix, group, p, c >> 6] |= bit << np.uint64(c & 63)
@@ -68,7 +68,7 @@ def pack_image(x: NDArray[np.uint8], geometry: Geometry, num_planes: int, pad_in
 
 @jit
 def append_bits(patch: Words, words: Words, position: int, count: int) -> None:
-    """The first ``count`` bits of ``words`` into the zeros of ``patch`` from bit ``position`` on."""
+    """The first ``count`` bits of ``words`` into the zeros of ``patch`` at bit ``position``."""
     for i in range(words.size):
         at, shift = (position + 64 * i) >> 6, (position + 64 * i) & 63
         patch[at] |= words[i] << np.uint64(shift)
@@ -129,7 +129,7 @@ def conv_bitserial(
     out_indices: NDArray[np.uint8],
     out_integers: Int32Array,
 ) -> None:
-    """X (H, W, C) indices → the rule's output; ``add`` and both outputs as ``store_row`` takes them."""
+    """Indices x (H, W, C) → the rule's output; the last three are as in ``store_row``."""
     num_out, _, words = weights.planes.shape
     outs = num_out // geometry.groups
     packed = pack_image(x, geometry, weights.x_planes, weights.pad_index)

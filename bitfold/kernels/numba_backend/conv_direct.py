@@ -72,7 +72,7 @@ def conv_direct(
     out_indices: NDArray[np.uint8],
     out_integers: Int32Array,
 ) -> None:
-    """X (H, W, C) indices → the rule's output; ``add`` and both outputs as ``store_row`` takes them."""
+    """Indices x (H, W, C) → the rule's output; the last three are as in ``store_row``."""
     num_out = weights.codes.shape[0]
     outs = num_out // geometry.groups
     patch = np.empty(weights.codes.shape[1], np.int16)

@@ -116,7 +116,7 @@ def finish(
     """
     for m in range(acc.shape[0]):
         for o in range(acc.shape[1]):
-            value = np.int64(acc[m, o])
+            value = int(np.int64(acc[m, o]))
             if rule.mode == MODE_INDICES:
                 out_indices[m, o] = count_taken(rule.table[o], rule.sign[o] * value)
             elif rule.mode == MODE_WIDE:
@@ -137,7 +137,7 @@ def store_row(
     out_indices: NDArray[np.uint8],
     out_integers: Int32Array,
 ) -> None:
-    """``finish`` for image row oy: acc is (OW, O), the others (OH, OW, O), or (1, 0, 0) if unused."""
+    """``finish`` for image row oy: acc (OW, O), the others (OH, OW, O), (1, 0, 0) if unused."""
     finish(
         acc,
         rule,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]  # ships no types
 from numba import njit, types
 from numba.extending import intrinsic
 
@@ -39,15 +39,17 @@ class Kernel:
             self._run(*args)
 
 
-@intrinsic  # type: ignore[misc]  # numba ships no types
-def _count_ones(_typing: object, word: object) -> tuple[object, object]:
+def _count_ones_type(_typing: object, _word: object) -> tuple[object, object]:
     def emit(_context: object, builder: ir.IRBuilder, _signature: object, args: object) -> object:
-        return builder.ctpop(cast("list[ir.Value]", args)[0])
+        return cast("object", builder.ctpop(cast("list[ir.Value]", args)[0]))
 
     return types.uint64(types.uint64), emit
 
 
+_count_ones = cast("Callable[[np.uint64], np.uint64]", intrinsic(_count_ones_type))
+
+
 @jit
-def popcount(word: np.uint64) -> np.int64:
+def popcount(word: np.uint64) -> int:
     """Number of ones in a 64-bit word."""
-    return np.int64(_count_ones(word))
+    return int(np.int64(_count_ones(word)))

@@ -18,7 +18,7 @@ def max_pool(
     start: tuple[int, int],
     out: NDArray[T],
 ) -> None:
-    """X (H, W, C) → out (OH, OW, C); ``start`` is (top, left) padding, which never wins.
+    """Maximum of x (H, W, C) → out (OH, OW, C); ``start`` is (top, left) padding, which never wins.
 
     A window of nothing but padding gives 0, the least index.
     """

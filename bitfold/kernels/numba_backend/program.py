@@ -49,8 +49,18 @@ _KERNELS = {
     )
 }  # fmt: skip
 
+_SYMBOLS: dict[type[Step], str] = {
+    ThresholdStep: "numba.take_thresholds",
+    RescaleStep: "numba.rescale_integers",
+    AddStep: "numba.add_integers",
+    MaxPoolStep: "numba.max_pool",
+    SumPoolStep: "numba.sum_pool",
+    CopyStep: "numba.copy_channels",
+    DequantizeStep: "numba.dequantize",
+}
 
-def view(arena: Arena, buffer: Buffer, *, rows: bool = False) -> np.ndarray:  # type: ignore[type-arg]  # dtype by kind
+
+def view(arena: Arena, buffer: Buffer, *, rows: bool = False) -> NDArray[np.generic]:
     """The tensor of ``buffer`` in ``arena``, without a copy; ``rows`` folds it to (M, C)."""
     flat = arena[buffer.offset : buffer.offset + buffer.num_bytes].view(_DTYPES[buffer.kind])
     return flat.reshape((-1, buffer.shape[-1]) if rows else buffer.shape)
@@ -100,7 +110,7 @@ def _bind_rows(step: ThresholdStep | AddStep | CopyStep | DequantizeStep, symbol
     """Steps that see their tensors as (M, C)."""
     kernel = _KERNELS[symbol]
 
-    def rows(arena: Arena, buffer: Buffer) -> np.ndarray:  # type: ignore[type-arg]  # dtype by kind
+    def rows(arena: Arena, buffer: Buffer) -> NDArray[np.generic]:
         return view(arena, buffer, rows=True)
 
     match step:
@@ -129,29 +139,11 @@ def _layout_of(force: str | None) -> str:
 
 
 def _symbol_of(step: Step, force: str | None) -> str:
-    match step:
-        case ConvStep():
-            bitserial = prefers_bitserial(
-                x_bits=step.x_grid.bits, weight_bits=step.weight_grid.bits
-            )
-            forced = {"direct": False, "bitserial": True}.get(_layout_of(force), bitserial)
-            return "numba.conv_bitserial" if forced else "numba.conv_direct"
-        case ThresholdStep():
-            return "numba.take_thresholds"
-        case RescaleStep():
-            return "numba.rescale_integers"
-        case AddStep():
-            return "numba.add_integers"
-        case MaxPoolStep():
-            return "numba.max_pool"
-        case SumPoolStep():
-            return "numba.sum_pool"
-        case CopyStep():
-            return "numba.copy_channels"
-        case DequantizeStep():
-            return "numba.dequantize"
-        case _:
-            assert_never(step)
+    if not isinstance(step, ConvStep):
+        return _SYMBOLS[type(step)]
+    bitserial = prefers_bitserial(x_bits=step.x_grid.bits, weight_bits=step.weight_grid.bits)
+    forced = {"direct": False, "bitserial": True}.get(_layout_of(force), bitserial)
+    return "numba.conv_bitserial" if forced else "numba.conv_direct"
 
 
 def _bind(step: Step, symbol: str) -> BoundStep:
@@ -179,7 +171,7 @@ class NumbaProgram:
     def run(self, images: NDArray[np.uint8], logits: NDArray[np.float32], arena: Arena) -> None:
         """Images (N, H, W, C) → logits (N, …), one image at a time."""
         pixels, result = view(arena, self.input), view(arena, self.output).ravel()
-        flat = logits.reshape(len(logits), -1)
+        flat = logits.reshape(len(logits), result.size)
         for n in range(len(images)):
             pixels[...] = images[n]
             for step in self.bound:

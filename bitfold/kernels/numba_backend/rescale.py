@@ -20,7 +20,7 @@ def rescale_integers(
     """Out = the rule on lo + step·x, plus ``add`` where the rule adds; x and out (M, C)."""
     for m in range(x.shape[0]):
         for c in range(x.shape[1]):
-            y = rescaled(lo + step * np.int64(x[m, c]), rule, c)
+            y = rescaled(lo + step * int(np.int64(x[m, c])), rule, c)
             if rule.has_add:
                 y += add[m, c]
             out[m, c] = y

@@ -35,8 +35,8 @@ static inline uint32_t bf_gather_window(const bf_step *restrict step, const uint
 static inline __attribute__((always_inline)) void bf_bitserial_pixel(
     const bf_step *restrict step, uint8_t *arena, const uint32_t *planes, uint32_t sum,
     size_t group, size_t pixel, const bf_plane_dot dot) {
-  const char *panel = (const char *)step->weight +
-                      group * (step->group_lanes / BF_LANES) * step->panel_bytes;
+  const char *panel =
+      (const char *)step->weight + group * (step->group_lanes / BF_LANES) * step->panel_bytes;
   for (size_t o = 0; o < step->group_o; o += BF_LANES) {
     const size_t lane = group * step->group_lanes + o;
     const size_t left = step->group_o - o;

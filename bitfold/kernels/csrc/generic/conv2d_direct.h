@@ -24,20 +24,38 @@ typedef struct bf_tile_place {
 typedef void (*bf_tile_kernel)(const bf_step *restrict step, uint8_t *restrict arena,
                                const bf_tile_place *restrict place);
 
+/* Output pixels in row-major order: the window of the next one. */
+typedef struct bf_cursor {
+  const uint8_t *window, *row;
+  size_t column;
+} bf_cursor;
+
+static inline void bf_advance(const bf_step *restrict step, bf_cursor *restrict cursor) {
+  cursor->window += step->stride_w * step->group_c;
+  if (++cursor->column == step->ow) {
+    cursor->row += step->stride_h * step->padded_w * step->group_c;
+    cursor->window = cursor->row;
+    cursor->column = 0;
+  }
+}
+
 static inline __attribute__((always_inline)) void bf_convolve_block(
-    const bf_step *restrict step, uint8_t *restrict arena, const uint8_t *image, bf_tile_place place,
-    const bf_tile_kernel tile, const size_t tile_pixels) {
+    const bf_step *restrict step, uint8_t *restrict arena, const uint8_t *image,
+    bf_tile_place place, const bf_tile_kernel tile, const size_t tile_pixels) {
   const size_t num_pixels = step->oh * step->ow;
-  const size_t first = place.at;
+  bf_cursor cursor = {image, image, 0};
+  for (size_t i = 0; i < tile_pixels; i++) {
+    place.windows[i] = image; /* a last tile that is not full computes some pixel twice */
+  }
   for (size_t pixel = 0; pixel < num_pixels; pixel += tile_pixels) {
     const size_t left = num_pixels - pixel;
     place.num_pixels = left < tile_pixels ? left : tile_pixels;
-    for (size_t i = 0; i < tile_pixels; i++) {
-      const size_t inside = i < place.num_pixels ? i : place.num_pixels - 1;
-      place.windows[i] = bf_window(step, image, pixel + inside);
+    for (size_t i = 0; i < place.num_pixels; i++) {
+      place.windows[i] = cursor.window;
+      bf_advance(step, &cursor);
     }
-    place.at = first + pixel * step->o;
     tile(step, arena, &place);
+    place.at += tile_pixels * step->o;
   }
 }
 

@@ -4,9 +4,6 @@
 
 #include "generic/epilogue.h"
 
-typedef void (*bf_finisher)(const bf_step *restrict step, uint8_t *arena, const int32_t *acc,
-                            size_t lane, size_t count, size_t at);
-
 /* Input elements at … at + count - 1 as int32; u8 input is widened into `block`. */
 static inline const int32_t *bf_load_block(const bf_step *restrict step, const uint8_t *arena,
                                            size_t at, size_t count, int32_t *restrict block) {
@@ -19,16 +16,18 @@ static inline const int32_t *bf_load_block(const bf_step *restrict step, const u
   return block;
 }
 
-static inline __attribute__((always_inline)) void bf_finish_all(const bf_step *restrict step,
-                                                                uint8_t *arena,
-                                                                const bf_finisher finish) {
+static inline size_t bf_block_lanes(const bf_step *restrict step, size_t lane) {
+  const size_t left = step->c - lane;
+  return left < BF_LANES ? left : BF_LANES;
+}
+
+static inline void bf_finish_tensor(const bf_step *restrict step, uint8_t *arena) {
   int32_t block[BF_LANES] = {0};
   for (size_t pixel = 0; pixel < step->h * step->w; pixel++) {
     for (size_t lane = 0; lane < step->c; lane += BF_LANES) {
-      const size_t left = step->c - lane;
-      const size_t count = left < BF_LANES ? left : BF_LANES;
+      const size_t count = bf_block_lanes(step, lane);
       const size_t at = pixel * step->c + lane;
-      finish(step, arena, bf_load_block(step, arena, at, count, block), lane, count, at);
+      bf_finish(step, arena, bf_load_block(step, arena, at, count, block), lane, count, at);
     }
   }
 }

@@ -29,8 +29,8 @@ typedef struct bf_epilogue {
   size_t num_thresholds;
   const int32_t *table;
   const int32_t *sign;
-  const uint8_t *index_form;      /* one a block */
-  const int32_t *low;             /* lines: index = (clamp(acc, low, high) * slope + intercept) >> */
+  const uint8_t *index_form; /* one a block */
+  const int32_t *low;        /* lines: index = (clamp(acc, low, high) * slope + intercept) >> */
   const int32_t *high;
   const int32_t *slope;
   const int64_t *intercept;
@@ -41,15 +41,16 @@ typedef struct bf_epilogue {
   const int64_t *multiplier;
   const int64_t *offset;
   size_t shift;
-  size_t has_relu;                /* y = max(y, 0) */
+  size_t has_relu;                    /* y = max(y, 0) */
   const int64_t *negative_multiplier; /* NULL without one */
   size_t negative_shift;
   size_t has_add;
-  size_t add;                     /* int32 buffer of the shape of `out`, added last */
+  size_t add; /* int32 buffer of the shape of `out`, added last */
 } bf_epilogue;
 
 /* `num_quads` groups of four consecutive input bytes at `offset` from the pixel. `flush` tells
- * kernels with 16-bit sums to widen them behind this segment. */
+ * kernels with 16-bit sums to widen them behind this segment; behind the last one they always do.
+ */
 typedef struct bf_segment {
   size_t offset;
   size_t num_quads;
@@ -62,30 +63,31 @@ typedef void (*bf_kernel)(const bf_step *step, uint8_t *arena);
 struct bf_step {
   bf_kernel kernel;
   size_t x, y, out, scratch;
-  size_t x_kind;                  /* bf_element */
-  size_t h, w, c;                 /* input */
-  size_t oh, ow, o;               /* output */
+  size_t x_kind;    /* bf_element */
+  size_t h, w, c;   /* input */
+  size_t oh, ow, o; /* output */
   size_t kernel_h, kernel_w, stride_h, stride_w, top, left;
   size_t x_start, out_start, count; /* copy */
-  int32_t x_lo, x_step;           /* code = x_lo + x_step * index */
+  int32_t x_lo, x_step;             /* code = x_lo + x_step * index */
 
   /* convolutions; the sizes are per group */
   size_t groups, group_c, group_o;
-  size_t group_lanes;             /* group_o rounded up to 16 */
-  size_t has_copy;                /* input is copied to scratch as (groups, padded_h, padded_w, group_c) */
+  size_t group_lanes; /* group_o rounded up to 16 */
+  size_t has_copy;    /* input is copied to scratch as (groups, padded_h, padded_w, group_c) */
   size_t padded_h, padded_w;
-  size_t fill;                    /* index of code 0 */
+  size_t fill; /* index of code 0 */
   const void *weight;
-  size_t panel_bytes;             /* of one block of 16 output channels */
+  size_t panel_bytes; /* of one block of 16 output channels */
   const int32_t *bias;
   const bf_segment *segments;
   size_t num_segments;
+  size_t has_flushes; /* some segment asks for a flush */
 
   /* bit-serial convolutions */
   size_t x_planes, w_planes, num_words; /* 32-bit words of one plane */
   int32_t w_lo, w_step;
 
-  const float *scale;             /* dequantize */
+  const float *scale; /* dequantize */
   bf_epilogue epilogue;
 };
 
@@ -93,7 +95,7 @@ typedef struct bf_row {
   const char *op;
   const char *layout;
   const char *isa;
-  const char *needs;              /* feature names, separated by spaces */
+  const char *needs; /* feature names, separated by spaces */
   const char *symbol;
   bf_kernel kernel;
 } bf_row;

@@ -41,8 +41,8 @@ BF_INLINE void bf_store_wide(bf_pair value, size_t count, int32_t *out) {
 BF_INLINE void bf_store_bytes(bf_pair value, size_t count, uint8_t *out) {
   const __m256i words = _mm256_packs_epi32(value.lo, value.hi); /* quarters 0 2 1 3 */
   const __m256i ordered = _mm256_permute4x64_epi64(words, 0xd8);
-  const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(ordered),
-                                         _mm256_extracti128_si256(ordered, 1));
+  const __m128i bytes =
+      _mm_packus_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1));
   if (count == BF_LANES) {
     _mm_storeu_si128((__m128i *)(void *)out, bytes);
     return;
@@ -57,35 +57,60 @@ BF_INLINE __m256i bf_join(__m256i even, __m256i odd) {
   return _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
 }
 
+/* Low words of eight int64 constants. */
+BF_INLINE __m256i bf_low_words(const int64_t *p) {
+  const __m256 halves = _mm256_shuffle_ps(_mm256_castsi256_ps(bf_load4(p)),
+                                          _mm256_castsi256_ps(bf_load4(p + 4)), 0x88);
+  return _mm256_permute4x64_epi64(_mm256_castps_si256(halves), 0xd8);
+}
+
+/* Eight int64 constants as those of even and of odd lanes. */
+typedef struct bf_quads {
+  __m256i even, odd;
+} bf_quads;
+
+BF_INLINE bf_quads bf_load_quads(const int64_t *p) {
+  const __m256i lower = _mm256_permute2x128_si256(bf_load4(p), bf_load4(p + 4), 0x20);
+  const __m256i upper = _mm256_permute2x128_si256(bf_load4(p), bf_load4(p + 4), 0x31);
+  return (bf_quads){_mm256_unpacklo_epi64(lower, upper), _mm256_unpackhi_epi64(lower, upper)};
+}
+
+/* x * slope + intercept in 64 bits; the odd lanes of `slope` are used for the odd lanes of x. */
+BF_INLINE bf_quads bf_line_sums(__m256i x, __m256i slope, bf_quads intercept) {
+  const __m256i even = _mm256_mul_epi32(x, slope);
+  const __m256i odd = _mm256_mul_epi32(_mm256_srli_epi64(x, 32), _mm256_srli_epi64(slope, 32));
+  return (bf_quads){_mm256_add_epi64(even, intercept.even), _mm256_add_epi64(odd, intercept.odd)};
+}
+
+/* Constants of a line on 8 lanes; loaded once for all pixels of a tile. */
+typedef struct bf_line {
+  __m256i low, high, slope, shift, intercept32;
+  bf_quads intercept;
+} bf_line;
+
+BF_INLINE bf_line bf_load_line(const bf_epilogue *e, size_t lane) {
+  return (bf_line){.low = bf_load8(e->low + lane),
+                   .high = bf_load8(e->high + lane),
+                   .slope = bf_load8(e->slope + lane),
+                   .shift = bf_load8(e->index_shift + lane),
+                   .intercept32 = bf_low_words(e->intercept + lane),
+                   .intercept = bf_load_quads(e->intercept + lane)};
+}
+
 /* (clamp(acc) * slope + intercept) >> shift in 32 bits: the sum wraps into 0 … 2^31 - 1. */
-BF_INLINE __m256i bf_line32(const bf_epilogue *e, __m256i acc, size_t lane) {
-  const __m256i low = bf_load8(e->low + lane), high = bf_load8(e->high + lane);
-  const __m256i x = _mm256_min_epi32(_mm256_max_epi32(acc, low), high);
-  const __m256i first = bf_load4(e->intercept + lane), second = bf_load4(e->intercept + lane + 4);
-  const __m256 halves = _mm256_shuffle_ps(_mm256_castsi256_ps(first), _mm256_castsi256_ps(second),
-                                          0x88); /* low words, quarters 0 2 1 3 */
-  const __m256i intercept = _mm256_permute4x64_epi64(_mm256_castps_si256(halves), 0xd8);
-  const __m256i line = _mm256_mullo_epi32(x, bf_load8(e->slope + lane));
-  return _mm256_srlv_epi32(_mm256_add_epi32(line, intercept), bf_load8(e->index_shift + lane));
+BF_INLINE __m256i bf_line32(const bf_line *line, __m256i acc) {
+  const __m256i x = _mm256_min_epi32(_mm256_max_epi32(acc, line->low), line->high);
+  const __m256i product = _mm256_mullo_epi32(x, line->slope);
+  return _mm256_srlv_epi32(_mm256_add_epi32(product, line->intercept32), line->shift);
 }
 
 /* The same in 64 bits, for lines that need a finer slope. */
-BF_INLINE __m256i bf_line64(const bf_epilogue *e, __m256i acc, size_t lane) {
-  const __m256i low = bf_load8(e->low + lane), high = bf_load8(e->high + lane);
-  const __m256i x = _mm256_min_epi32(_mm256_max_epi32(acc, low), high);
-  const __m256i slope = bf_load8(e->slope + lane), shift = bf_load8(e->index_shift + lane);
-  const __m256i first = bf_load4(e->intercept + lane), second = bf_load4(e->intercept + lane + 4);
-  const __m256i lower = _mm256_permute2x128_si256(first, second, 0x20);
-  const __m256i upper = _mm256_permute2x128_si256(first, second, 0x31);
-  /* lower = b0 b1 b4 b5, upper = b2 b3 b6 b7: even lanes are b0 b2 | b4 b6 */
-  const __m256i even_b = _mm256_unpacklo_epi64(lower, upper);
-  const __m256i odd_b = _mm256_unpackhi_epi64(lower, upper);
-  const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(x, slope), even_b);
-  const __m256i odd = _mm256_add_epi64(
-      _mm256_mul_epi32(_mm256_srli_epi64(x, 32), _mm256_srli_epi64(slope, 32)), odd_b);
-  const __m256i low_half = _mm256_set1_epi64x(0xffffffff);
-  return bf_join(_mm256_srlv_epi64(even, _mm256_and_si256(shift, low_half)),
-                 _mm256_srlv_epi64(odd, _mm256_srli_epi64(shift, 32)));
+BF_INLINE __m256i bf_line64(const bf_line *line, __m256i acc) {
+  const __m256i x = _mm256_min_epi32(_mm256_max_epi32(acc, line->low), line->high);
+  const bf_quads sums = bf_line_sums(x, line->slope, line->intercept);
+  const __m256i even_shift = _mm256_and_si256(line->shift, _mm256_set1_epi64x(0xffffffff));
+  return bf_join(_mm256_srlv_epi64(sums.even, even_shift),
+                 _mm256_srlv_epi64(sums.odd, _mm256_srli_epi64(line->shift, 32)));
 }
 
 /* num_thresholds - #{j : table[j] > sign * acc} */
@@ -102,22 +127,49 @@ BF_INLINE bf_pair bf_compare16(const bf_epilogue *e, bf_pair acc, size_t lane) {
   return index;
 }
 
-BF_INLINE bf_pair bf_indices16(const bf_epilogue *e, bf_pair acc, size_t lane) {
-  switch (e->index_form[lane / BF_LANES]) {
-  case BF_LINE32:
-    return (bf_pair){bf_line32(e, acc.lo, lane), bf_line32(e, acc.hi, lane + 8)};
-  case BF_LINE64:
-    return (bf_pair){bf_line64(e, acc.lo, lane), bf_line64(e, acc.hi, lane + 8)};
-  default:
-    return bf_compare16(e, acc, lane);
+/* Accumulators of one block of 16 lanes for several pixels, `stride` int32 apart. */
+typedef struct bf_rows {
+  const int32_t *acc;
+  size_t stride, num_pixels;
+  size_t lane, count; /* first lane; lanes that exist */
+  size_t at;          /* output element of the first pixel */
+} bf_rows;
+
+BF_INLINE void bf_finish_compare(const bf_step *step, uint8_t *arena, const bf_rows *rows) {
+  const bf_epilogue *e = &step->epilogue;
+  uint8_t *out = arena + step->out + rows->at;
+  for (size_t i = 0; i < rows->num_pixels; i++) {
+    const bf_pair acc = bf_load16(rows->acc + i * rows->stride);
+    bf_store_bytes(bf_compare16(e, acc, rows->lane), rows->count, out + i * step->o);
   }
 }
 
-/* Low words of eight int64 constants. */
-BF_INLINE __m256i bf_low_words(const int64_t *p) {
-  const __m256 halves = _mm256_shuffle_ps(_mm256_castsi256_ps(bf_load4(p)),
-                                          _mm256_castsi256_ps(bf_load4(p + 4)), 0x88);
-  return _mm256_permute4x64_epi64(_mm256_castps_si256(halves), 0xd8);
+typedef __m256i (*bf_line_form)(const bf_line *line, __m256i acc);
+
+BF_INLINE void bf_finish_line(const bf_step *step, uint8_t *arena, const bf_rows *rows,
+                              const bf_line_form form) {
+  const bf_line lo = bf_load_line(&step->epilogue, rows->lane);
+  const bf_line hi = bf_load_line(&step->epilogue, rows->lane + 8);
+  const size_t num_pixels = rows->num_pixels, count = rows->count, pitch = step->o;
+  const int32_t *acc = rows->acc;
+  uint8_t *out = arena + step->out + rows->at;
+  for (size_t i = 0; i < num_pixels; i++) {
+    const bf_pair x = bf_load16(acc + i * rows->stride);
+    const bf_pair index = {form(&lo, x.lo), form(&hi, x.hi)};
+    bf_store_bytes(index, count, out + i * pitch);
+  }
+}
+
+/* Constants of a fixed-point update on 8 lanes. */
+typedef struct bf_rule {
+  __m256i multiplier, offset32;
+  bf_quads offset;
+} bf_rule;
+
+BF_INLINE bf_rule bf_load_rule(const bf_epilogue *e, size_t lane) {
+  return (bf_rule){.multiplier = bf_low_words(e->multiplier + lane),
+                   .offset32 = bf_low_words(e->offset + lane),
+                   .offset = bf_load_quads(e->offset + lane)};
 }
 
 /* Floor shift of int64 whose result fits int32; the low words are valid. */
@@ -128,59 +180,66 @@ BF_INLINE __m256i bf_shift64(__m256i value, size_t shift) {
   return _mm256_sra_epi32(_mm256_srli_epi64(value, 32), _mm_cvtsi32_si128((int)shift - 32));
 }
 
-BF_INLINE __m256i bf_wide8(const bf_epilogue *e, __m256i acc, size_t lane) {
-  const __m256i multiplier = bf_low_words(e->multiplier + lane);
-  if (e->wide_form == BF_WIDE32) {
-    const __m256i product = _mm256_mullo_epi32(acc, multiplier);
-    const __m256i sum = _mm256_add_epi32(product, bf_low_words(e->offset + lane));
-    return _mm256_sra_epi32(sum, _mm_cvtsi32_si128((int)e->shift));
-  }
-  const __m256i first = bf_load4(e->offset + lane), second = bf_load4(e->offset + lane + 4);
-  const __m256i lower = _mm256_permute2x128_si256(first, second, 0x20);
-  const __m256i upper = _mm256_permute2x128_si256(first, second, 0x31);
-  const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(acc, multiplier),
-                                        _mm256_unpacklo_epi64(lower, upper));
-  const __m256i odd = _mm256_add_epi64(
-      _mm256_mul_epi32(_mm256_srli_epi64(acc, 32), _mm256_srli_epi64(multiplier, 32)),
-      _mm256_unpackhi_epi64(lower, upper));
-  return bf_join(bf_shift64(even, e->shift), bf_shift64(odd, e->shift));
+typedef __m256i (*bf_wide_update)(const bf_rule *rule, __m256i acc, size_t shift);
+
+BF_INLINE __m256i bf_wide32(const bf_rule *rule, __m256i acc, size_t shift) {
+  const __m256i product = _mm256_mullo_epi32(acc, rule->multiplier);
+  return _mm256_sra_epi32(_mm256_add_epi32(product, rule->offset32), _mm_cvtsi32_si128((int)shift));
 }
 
-BF_INLINE void bf_finish_any(const bf_step *step, uint8_t *arena, bf_pair acc, size_t lane,
-                             size_t count, size_t at) {
-  int32_t block[BF_LANES];
-  bf_store_wide(acc, BF_LANES, block);
-  bf_finish(step, arena, block, lane, count, at);
+BF_INLINE __m256i bf_wide64(const bf_rule *rule, __m256i acc, size_t shift) {
+  const bf_quads sums = bf_line_sums(acc, rule->multiplier, rule->offset);
+  return bf_join(bf_shift64(sums.even, shift), bf_shift64(sums.odd, shift));
 }
 
-/* Writes `count` results of one block at element `at` of the output. */
-BF_INLINE void bf_finish16(const bf_step *step, uint8_t *arena, bf_pair acc, size_t lane,
-                           size_t count, size_t at) {
+BF_INLINE void bf_finish_wide(const bf_step *step, uint8_t *arena, const bf_rows *rows,
+                              const bf_wide_update update) {
   const bf_epilogue *e = &step->epilogue;
-  if (e->kind == BF_TO_INDICES) {
-    bf_store_bytes(bf_indices16(e, acc, lane), count, arena + step->out + at);
-    return;
+  const bf_rule lo = bf_load_rule(e, rows->lane), hi = bf_load_rule(e, rows->lane + 8);
+  const size_t num_pixels = rows->num_pixels, count = rows->count, shift = e->shift;
+  const __m256i least = _mm256_set1_epi32(e->has_relu ? 0 : INT32_MIN);
+  const int32_t *add = (const int32_t *)(const void *)(arena + e->add) + rows->at;
+  int32_t *out = (int32_t *)(void *)(arena + step->out) + rows->at;
+  const size_t has_add = e->has_add, pitch = step->o;
+  for (size_t i = 0; i < num_pixels; i++) {
+    const bf_pair x = bf_load16(rows->acc + i * rows->stride);
+    bf_pair y = {_mm256_max_epi32(update(&lo, x.lo, shift), least),
+                 _mm256_max_epi32(update(&hi, x.hi, shift), least)};
+    if (has_add) {
+      const bf_pair other = bf_load16(add + i * pitch);
+      y.lo = _mm256_add_epi32(y.lo, other.lo);
+      y.hi = _mm256_add_epi32(y.hi, other.hi);
+    }
+    bf_store_wide(y, count, out + i * pitch);
   }
-  int32_t *out = (int32_t *)(void *)(arena + step->out) + at;
-  if (e->kind == BF_TO_ACCUMULATORS) {
-    bf_store_wide(acc, count, out);
-    return;
+}
+
+/* Whatever has no vector form, pixel by pixel in plain C. */
+BF_INLINE void bf_finish_any(const bf_step *step, uint8_t *arena, const bf_rows *rows) {
+  for (size_t i = 0; i < rows->num_pixels; i++) {
+    bf_finish(step, arena, rows->acc + i * rows->stride, rows->lane, rows->count,
+              rows->at + i * step->o);
   }
-  if (e->wide_form == BF_WIDE_ANY || e->negative_multiplier) {
-    bf_finish_any(step, arena, acc, lane, count, at);
-    return;
+}
+
+/* Writes the results of `rows` into the output. */
+BF_INLINE void bf_finish_rows(const bf_step *step, uint8_t *arena, const bf_rows *rows) {
+  const bf_epilogue *e = &step->epilogue;
+  const size_t form = e->kind == BF_TO_INDICES ? e->index_form[rows->lane / BF_LANES] : 0;
+  if (e->kind == BF_TO_INDICES && form == BF_LINE32) {
+    bf_finish_line(step, arena, rows, bf_line32);
+  } else if (e->kind == BF_TO_INDICES && form == BF_LINE64) {
+    bf_finish_line(step, arena, rows, bf_line64);
+  } else if (e->kind == BF_TO_INDICES) {
+    bf_finish_compare(step, arena, rows);
+  } else if (e->kind == BF_TO_ACCUMULATORS || e->wide_form == BF_WIDE_ANY ||
+             e->negative_multiplier) {
+    bf_finish_any(step, arena, rows);
+  } else if (e->wide_form == BF_WIDE32) {
+    bf_finish_wide(step, arena, rows, bf_wide32);
+  } else {
+    bf_finish_wide(step, arena, rows, bf_wide64);
   }
-  bf_pair y = {bf_wide8(e, acc.lo, lane), bf_wide8(e, acc.hi, lane + 8)};
-  if (e->has_relu) {
-    y.lo = _mm256_max_epi32(y.lo, _mm256_setzero_si256());
-    y.hi = _mm256_max_epi32(y.hi, _mm256_setzero_si256());
-  }
-  if (e->has_add) {
-    const bf_pair add = bf_load16((const int32_t *)(const void *)(arena + e->add) + at);
-    y.lo = _mm256_add_epi32(y.lo, add.lo);
-    y.hi = _mm256_add_epi32(y.hi, add.hi);
-  }
-  bf_store_wide(y, count, out);
 }
 
 #endif

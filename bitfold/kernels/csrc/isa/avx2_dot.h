@@ -1,11 +1,11 @@
-/* AVX2 register tiles of the direct convolution: 16 channels x up to 4 pixels. */
+/* AVX2 register tiles of the direct convolution: 16 channels x up to 6 pixels. */
 #ifndef BITFOLD_AVX2_DOT_H
 #define BITFOLD_AVX2_DOT_H
 
 #include "generic/conv2d_direct.h"
 #include "isa/avx2.h"
 
-enum { BF_AVX2_PIXELS = 4 };
+enum { BF_AVX2_PIXELS = 6 };
 
 /* Four input bytes in every 32-bit lane. */
 BF_INLINE __m256i bf_broadcast_quad(const uint8_t *p) {
@@ -16,93 +16,107 @@ BF_INLINE __m256i bf_broadcast_quad(const uint8_t *p) {
 
 /* acc = bias + x_step * sum, then the epilogue. */
 BF_INLINE void bf_finish_tile(const bf_step *step, uint8_t *arena, const bf_tile_place *place,
-                              bf_pair *sums) {
+                              const bf_pair *sums) {
+  int32_t acc[BF_AVX2_PIXELS * BF_LANES];
   const bf_pair bias = bf_load16(step->bias + place->lane);
   const __m256i x_step = _mm256_set1_epi32(step->x_step);
-  for (size_t i = 0; i < place->num_pixels; i++) {
-    if (step->x_step != 1) {
-      sums[i].lo = _mm256_mullo_epi32(sums[i].lo, x_step);
-      sums[i].hi = _mm256_mullo_epi32(sums[i].hi, x_step);
-    }
-    const bf_pair acc = {_mm256_add_epi32(sums[i].lo, bias.lo),
-                         _mm256_add_epi32(sums[i].hi, bias.hi)};
-    bf_finish16(step, arena, acc, place->lane, place->count, place->at + i * step->o);
+  const int scaled = step->x_step != 1;
+  for (size_t i = 0; i < BF_AVX2_PIXELS; i++) {
+    const __m256i lo = scaled ? _mm256_mullo_epi32(sums[i].lo, x_step) : sums[i].lo;
+    const __m256i hi = scaled ? _mm256_mullo_epi32(sums[i].hi, x_step) : sums[i].hi;
+    const bf_pair total = {_mm256_add_epi32(lo, bias.lo), _mm256_add_epi32(hi, bias.hi)};
+    bf_store_wide(total, BF_LANES, acc + i * BF_LANES);
   }
+  const bf_rows rows = {.acc = acc,
+                        .stride = BF_LANES,
+                        .num_pixels = place->num_pixels,
+                        .lane = place->lane,
+                        .count = place->count,
+                        .at = place->at};
+  bf_finish_rows(step, arena, &rows);
 }
 
-/* sums += (int32) short_sums; short_sums = 0 */
-BF_INLINE void bf_flush(__m256i *restrict short_sums, __m256i *restrict sums) {
-  const __m256i ones = _mm256_set1_epi16(1);
-  *sums = _mm256_add_epi32(*sums, _mm256_madd_epi16(*short_sums, ones));
-  *short_sums = _mm256_setzero_si256();
-}
+#define BF_EACH_PIXEL(f) f(0) f(1) f(2) f(3) f(4) f(5)
 
-#define BF_QUAD(i)                                                                           \
-  {                                                                                          \
-    const __m256i x = bf_broadcast_quad(x##i + 4 * q);                                       \
-    lo##i = _mm256_add_epi16(lo##i, _mm256_maddubs_epi16(x, w_lo));                          \
-    hi##i = _mm256_add_epi16(hi##i, _mm256_maddubs_epi16(x, w_hi));                          \
-  }
+#define BF_SHORT_ZERO(i) __m256i lo##i = zero, hi##i = zero;
+
+#define BF_SHORT_POINTER(i) const uint8_t *x##i = place->windows[i] + segment.offset;
+
+#define BF_SHORT_QUAD(i)                                          \
+  x = bf_broadcast_quad(x##i + at);                               \
+  lo##i = _mm256_add_epi16(lo##i, _mm256_maddubs_epi16(x, w_lo)); \
+  hi##i = _mm256_add_epi16(hi##i, _mm256_maddubs_epi16(x, w_hi));
+
+#define BF_SHORT_FLUSH(i)                                                    \
+  sums[i].lo = _mm256_add_epi32(sums[i].lo, _mm256_madd_epi16(lo##i, ones)); \
+  sums[i].hi = _mm256_add_epi32(sums[i].hi, _mm256_madd_epi16(hi##i, ones)); \
+  lo##i = hi##i = zero;
+
+#define BF_SHORT_LAST(i)                       \
+  sums[i].lo = _mm256_madd_epi16(lo##i, ones); \
+  sums[i].hi = _mm256_madd_epi16(hi##i, ones);
 
 /* Products in 16 bits: callers prove 2 * max index * max |weight| <= 32767 and set the flushes. */
 BF_INLINE void bf_tile_short(const bf_step *restrict step, uint8_t *restrict arena,
                              const bf_tile_place *restrict place) {
-  const __m256i zero = _mm256_setzero_si256();
+  const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
   const __m256i *weight = place->panel;
-  bf_pair sums[BF_AVX2_PIXELS] = {{zero, zero}, {zero, zero}, {zero, zero}, {zero, zero}};
-  __m256i lo0 = zero, lo1 = zero, lo2 = zero, lo3 = zero;
-  __m256i hi0 = zero, hi1 = zero, hi2 = zero, hi3 = zero;
+  bf_pair sums[BF_AVX2_PIXELS];
+  BF_EACH_PIXEL(BF_SHORT_ZERO)
+  if (step->has_flushes) {
+    memset(sums, 0, sizeof sums);
+  }
   for (size_t s = 0; s < step->num_segments; s++) {
     const bf_segment segment = step->segments[s];
-    const uint8_t *x0 = place->windows[0] + segment.offset;
-    const uint8_t *x1 = place->windows[1] + segment.offset;
-    const uint8_t *x2 = place->windows[2] + segment.offset;
-    const uint8_t *x3 = place->windows[3] + segment.offset;
-    for (size_t q = 0; q < segment.num_quads; q++) {
+    BF_EACH_PIXEL(BF_SHORT_POINTER)
+    for (size_t at = 0; at < 4 * segment.num_quads; at += 4) {
       const __m256i w_lo = _mm256_loadu_si256(weight);
       const __m256i w_hi = _mm256_loadu_si256(weight + 1);
-      BF_QUAD(0) BF_QUAD(1) BF_QUAD(2) BF_QUAD(3)
+      __m256i x;
+      BF_EACH_PIXEL(BF_SHORT_QUAD)
       weight += 2;
     }
     if (segment.flush) {
-      bf_flush(&lo0, &sums[0].lo), bf_flush(&hi0, &sums[0].hi);
-      bf_flush(&lo1, &sums[1].lo), bf_flush(&hi1, &sums[1].hi);
-      bf_flush(&lo2, &sums[2].lo), bf_flush(&hi2, &sums[2].hi);
-      bf_flush(&lo3, &sums[3].lo), bf_flush(&hi3, &sums[3].hi);
+      BF_EACH_PIXEL(BF_SHORT_FLUSH)
     }
+  }
+  if (step->has_flushes) {
+    BF_EACH_PIXEL(BF_SHORT_FLUSH)
+  } else {
+    BF_EACH_PIXEL(BF_SHORT_LAST)
   }
   bf_finish_tile(step, arena, place, sums);
 }
 
-/* sums += x (u8, as even and odd words) * weight (int16: even bytes' lanes, then odd bytes') */
-BF_INLINE void bf_add_wide_quad(__m256i x, const __m256i *weight, bf_pair *sums) {
-  const __m256i even = _mm256_and_si256(x, _mm256_set1_epi16(0xff));
-  const __m256i odd = _mm256_srli_epi16(x, 8);
-  const __m256i lo = _mm256_add_epi32(_mm256_madd_epi16(even, _mm256_loadu_si256(weight)),
-                                      _mm256_madd_epi16(odd, _mm256_loadu_si256(weight + 2)));
-  const __m256i hi = _mm256_add_epi32(_mm256_madd_epi16(even, _mm256_loadu_si256(weight + 1)),
-                                      _mm256_madd_epi16(odd, _mm256_loadu_si256(weight + 3)));
-  sums->lo = _mm256_add_epi32(sums->lo, lo);
-  sums->hi = _mm256_add_epi32(sums->hi, hi);
-}
+/* x (u8) as even and odd words, times int16 weights: even bytes' lanes, then odd bytes' */
+#define BF_WIDE_QUAD(i)                                                                    \
+  x = bf_broadcast_quad(x##i + at);                                                        \
+  odd = _mm256_srli_epi16(x, 8);                                                           \
+  x = _mm256_and_si256(x, low_bytes);                                                      \
+  lo##i = _mm256_add_epi32(lo##i, _mm256_madd_epi16(x, _mm256_loadu_si256(weight)));       \
+  hi##i = _mm256_add_epi32(hi##i, _mm256_madd_epi16(x, _mm256_loadu_si256(weight + 1)));   \
+  lo##i = _mm256_add_epi32(lo##i, _mm256_madd_epi16(odd, _mm256_loadu_si256(weight + 2))); \
+  hi##i = _mm256_add_epi32(hi##i, _mm256_madd_epi16(odd, _mm256_loadu_si256(weight + 3)));
+
+#define BF_WIDE_LAST(i) sums[i] = (bf_pair){lo##i, hi##i};
 
 /* Products in 32 bits, for operands too large for bf_tile_short. */
 BF_INLINE void bf_tile_wide(const bf_step *restrict step, uint8_t *restrict arena,
                             const bf_tile_place *restrict place) {
-  const __m256i zero = _mm256_setzero_si256();
+  const __m256i zero = _mm256_setzero_si256(), low_bytes = _mm256_set1_epi16(0xff);
   const __m256i *weight = place->panel;
-  bf_pair sums[BF_AVX2_PIXELS] = {{zero, zero}, {zero, zero}, {zero, zero}, {zero, zero}};
+  bf_pair sums[BF_AVX2_PIXELS];
+  BF_EACH_PIXEL(BF_SHORT_ZERO)
   for (size_t s = 0; s < step->num_segments; s++) {
-    const size_t offset = step->segments[s].offset;
-    for (size_t q = 0; q < step->segments[s].num_quads; q++) {
-      const size_t at = offset + 4 * q;
-      bf_add_wide_quad(bf_broadcast_quad(place->windows[0] + at), weight, &sums[0]);
-      bf_add_wide_quad(bf_broadcast_quad(place->windows[1] + at), weight, &sums[1]);
-      bf_add_wide_quad(bf_broadcast_quad(place->windows[2] + at), weight, &sums[2]);
-      bf_add_wide_quad(bf_broadcast_quad(place->windows[3] + at), weight, &sums[3]);
+    const bf_segment segment = step->segments[s];
+    BF_EACH_PIXEL(BF_SHORT_POINTER)
+    for (size_t at = 0; at < 4 * segment.num_quads; at += 4) {
+      __m256i x, odd;
+      BF_EACH_PIXEL(BF_WIDE_QUAD)
       weight += 4;
     }
   }
+  BF_EACH_PIXEL(BF_WIDE_LAST)
   bf_finish_tile(step, arena, place, sums);
 }
 

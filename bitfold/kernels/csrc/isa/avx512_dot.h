@@ -14,18 +14,21 @@ BF_INLINE __m512i bf_broadcast_quad(const uint8_t *p) {
   return _mm512_set1_epi32(quad);
 }
 
-BF_INLINE void bf_finish_pixel(const bf_step *step, uint8_t *arena, const bf_tile_place *place,
-                               size_t pixel, __m512i sum) {
-  if (pixel >= place->num_pixels) {
-    return;
-  }
+/* acc = bias + x_step * sum, into the row of `pixel`. */
+BF_INLINE void bf_store_acc(const bf_step *step, const bf_tile_place *place, __m512i sum,
+                            int32_t *restrict acc) {
   const __m512i bias = _mm512_loadu_si512((const void *)(step->bias + place->lane));
   if (step->x_step != 1) {
     sum = _mm512_mullo_epi32(sum, _mm512_set1_epi32(step->x_step));
   }
-  bf_finish16(step, arena, bf_halves(_mm512_add_epi32(sum, bias)), place->lane, place->count,
-              place->at + pixel * step->o);
+  _mm512_storeu_si512((void *)acc, _mm512_add_epi32(sum, bias));
 }
+
+#define BF_EACH_PIXEL(f) f(0) f(1) f(2) f(3) f(4) f(5) f(6) f(7)
+
+#define BF_ZERO(i) __m512i sum##i = _mm512_setzero_si512();
+
+#define BF_STORE(i) bf_store_acc(step, place, sum##i, acc + i * BF_LANES);
 
 #define BF_DOT(i) \
   sum##i = _mm512_dpbusd_epi32(sum##i, bf_broadcast_quad(place->windows[i] + at), w);
@@ -33,23 +36,26 @@ BF_INLINE void bf_finish_pixel(const bf_step *step, uint8_t *arena, const bf_til
 /* vpdpbusd adds four products in 32 bits without saturation: no flushes. */
 BF_INLINE void bf_tile_vnni(const bf_step *restrict step, uint8_t *restrict arena,
                             const bf_tile_place *restrict place) {
-  const __m512i zero = _mm512_setzero_si512();
   const char *weight = place->panel;
-  __m512i sum0 = zero, sum1 = zero, sum2 = zero, sum3 = zero;
-  __m512i sum4 = zero, sum5 = zero, sum6 = zero, sum7 = zero;
+  int32_t acc[BF_VNNI_PIXELS * BF_LANES];
+  BF_EACH_PIXEL(BF_ZERO)
   for (size_t s = 0; s < step->num_segments; s++) {
     const bf_segment segment = step->segments[s];
     for (size_t q = 0; q < segment.num_quads; q++) {
       const size_t at = segment.offset + 4 * q;
       const __m512i w = _mm512_loadu_si512((const void *)weight);
-      BF_DOT(0) BF_DOT(1) BF_DOT(2) BF_DOT(3) BF_DOT(4) BF_DOT(5) BF_DOT(6) BF_DOT(7)
+      BF_EACH_PIXEL(BF_DOT)
       weight += 64;
     }
   }
-  bf_finish_pixel(step, arena, place, 0, sum0), bf_finish_pixel(step, arena, place, 1, sum1);
-  bf_finish_pixel(step, arena, place, 2, sum2), bf_finish_pixel(step, arena, place, 3, sum3);
-  bf_finish_pixel(step, arena, place, 4, sum4), bf_finish_pixel(step, arena, place, 5, sum5);
-  bf_finish_pixel(step, arena, place, 6, sum6), bf_finish_pixel(step, arena, place, 7, sum7);
+  BF_EACH_PIXEL(BF_STORE)
+  const bf_rows rows = {.acc = acc,
+                        .stride = BF_LANES,
+                        .num_pixels = place->num_pixels,
+                        .lane = place->lane,
+                        .count = place->count,
+                        .at = place->at};
+  bf_finish_rows(step, arena, &rows);
 }
 
 #endif

@@ -1,0 +1,36 @@
+/* AVX2 form of generic/lanewise.h: a block's constants are loaded once for all pixels. */
+#ifndef BITFOLD_AVX2_LANEWISE_H
+#define BITFOLD_AVX2_LANEWISE_H
+
+#include "generic/lanewise.h"
+#include "isa/avx2.h"
+
+/* u8 input, pixel by pixel. */
+BF_INLINE void bf_finish_indices(const bf_step *step, uint8_t *arena, bf_rows rows) {
+  int32_t block[BF_LANES] = {0};
+  const size_t num_pixels = rows.num_pixels;
+  rows.num_pixels = 1;
+  for (size_t i = 0; i < num_pixels; i++) {
+    rows.acc = bf_load_block(step, arena, rows.at, rows.count, block);
+    bf_finish_rows(step, arena, &rows);
+    rows.at += step->c;
+  }
+}
+
+BF_INLINE void bf_finish_tensor_avx2(const bf_step *step, uint8_t *arena) {
+  for (size_t lane = 0; lane < step->c; lane += BF_LANES) {
+    const bf_rows rows = {.acc = (const int32_t *)(const void *)(arena + step->x) + lane,
+                          .stride = step->c,
+                          .num_pixels = step->h * step->w,
+                          .lane = lane,
+                          .count = bf_block_lanes(step, lane),
+                          .at = lane};
+    if (step->x_kind == BF_I32) {
+      bf_finish_rows(step, arena, &rows);
+    } else {
+      bf_finish_indices(step, arena, rows);
+    }
+  }
+}
+
+#endif
