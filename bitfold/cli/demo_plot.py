@@ -19,7 +19,7 @@ def draw_summary(bars: Sequence[tuple[str, float, float]]) -> bytes:
     )
     axes.set_xticks(list(places), [name for name, _, _ in bars])
     axes.set_ylabel("ms per image (median, 1 thread)")
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=2)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=120)
     return stream.getvalue()

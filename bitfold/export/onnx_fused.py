@@ -55,14 +55,12 @@ def side_of(conv: Conv2d, x: CodeTensor) -> IntArray:
     return np.asarray(np.maximum(most, -least), dtype=np.int64)
 
 
-def error_bound(form: Fused, conv: Conv2d, x: CodeTensor) -> Float64:
+def error_bound(form: Fused, side: IntArray, *, terms: int) -> Float64:
     """(O,) bound on |computed − exact| before rounding; 0 where float32 is exact, ∞ unknown.
 
     Roundings of float32, each at most 2^−24 of its result: scaled weights, products, every one of
-    the K additions (a partial sum never exceeds size·scale), and the scaled bias.
+    the ``terms`` additions (a partial sum never exceeds size·scale), and the scaled bias.
     """
-    terms = conv.weight[0].size
-    side = side_of(conv, x)
     size = np.abs(form.factor) * side + np.abs(form.bias)
     if not ((form.scale > TINY) & (form.scale < 1)).all() or (size >= EXACT_FLOAT).any():
         return np.full(len(side), np.inf)
@@ -81,7 +79,7 @@ def _values(form: Fused, u: IntArray) -> Float64:
 def is_proven(form: Fused, table: IntArray, *, error: Float64, ends: tuple[int, int]) -> BoolArray:
     """(O,): whether ``form`` takes each step of ``table``, farther than ``error`` from a tie.
 
-    ``ends`` is the proven range of the accumulator. Values ascend with u, so t_j − 1 and t_j decide.
+    ``ends``: the accumulator's proven range. Values ascend with u, so t_j − 1 and t_j decide.
     """
     low = np.where(form.factor > 0, ends[0], -ends[1])[:, None]
     high = np.where(form.factor > 0, ends[1], -ends[0])[:, None]
@@ -119,10 +117,10 @@ def fit_fused(graph: IntGraph, node: Thresholds) -> Fused | None:
         gain[rows] = best_gain(node.table[rows], lo=lo, hi=hi)
         least, first = offset_interval(gain[rows], node.table[rows], lo=lo, hi=hi)
         middle[rows] = (least + first) / 2 - 0.5
-    found = np.zeros(len(gain), dtype=np.bool_)
+    found, side = np.zeros(len(gain), dtype=np.bool_), side_of(conv, x)
     best = Fused(node.sign, np.ones(len(gain), np.float32), np.zeros_like(node.sign))
-    for form in _candidates(gain, middle, side_of(conv, x), node=node, conv=conv):
-        error = error_bound(form, conv, x)
+    for form in _candidates(gain, middle, side, node=node, conv=conv):
+        error = error_bound(form, side, terms=conv.weight[0].size)
         good = is_proven(form, node.table, error=error, ends=(acc.lo, acc.hi))
         best = _merged(best, form, good & ~found)
         found |= good

@@ -19,7 +19,7 @@ from bitfold.export.onnx_affine import Line, line_table
 from bitfold.export.onnx_build import INPUT, OUTPUT, tensor_name
 from bitfold.export.onnx_emit import Emitter, Form, half_of, is_whole_map
 from bitfold.export.onnx_file import Array, Facts, OnnxFile, damaged, decode, read_bytes
-from bitfold.export.onnx_fused import Fused, error_bound, fused_table, is_proven
+from bitfold.export.onnx_fused import Fused, error_bound, fused_table, is_proven, side_of
 from bitfold.export.onnx_qdq import serialize
 from bitfold.ir import (
     INT32_MAX,
@@ -289,7 +289,7 @@ def _fused(reading: _Reading, name: str, *, x: str, grid: Grid) -> tuple[IntArra
         raise damaged("a fused convolution reads codes", where=f"node {x}")
     form = Fused(reading.factors[x], scale.astype(np.float32), bias)
     ends = acc.lo, acc.hi
-    error = error_bound(form, conv, source)
+    error = error_bound(form, side_of(conv, source), terms=conv.weight[0].size)
     table = fused_table(form, grid.levels, lo=acc.lo, hi=acc.hi)
     if not is_proven(form, table, error=error, ends=ends).all():
         raise UnsupportedError(

@@ -1,4 +1,4 @@
-"""Bytes to and from DRAM, stall cycles, block RAM of the buffers (docs/fpga_model.md, 4 and 5).
+"""Bytes to and from DRAM, stall cycles, block RAM of the buffers (docs/fpga_model.md, 5 and 6).
 
 A layer owns every in-stream node whose operands are complete only after it. A tensor that a later
 layer reads is written to DRAM once, packed to its bits, and read once by each layer that uses it.

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitfold.errors import MissingDependencyError, UsageError
-from bitfold.kernels.c_library import Library, find_library, load_library
+from bitfold.kernels.c_library import Foreign, Library, find_library, load_library
 from bitfold.kernels.c_steps import OPS, PackedStep, Segment, pack_step, row_fits
 from bitfold.kernels.epilogues import FieldValue
 from bitfold.kernels.packing import round_up
@@ -36,11 +35,11 @@ class CProgram:
     input: Buffer
     output: Buffer
     _library: Library
-    _steps: Any  # bf_step[]: keeps nothing alive
+    _steps: Foreign  # bf_step[]: keeps nothing alive
     _kept: tuple[object, ...]  # what the pointers in _steps point to
 
     def run(self, images: ByteArray, logits: NDArray[np.float32], arena: ByteArray) -> None:
-        """images (N, H, W, C) uint8 → logits (N, classes) float32, both C-contiguous.
+        """Images (N, H, W, C) uint8 → logits (N, classes) float32, both C-contiguous.
 
         ``arena``: uint8, ``arena_bytes`` long, 64-byte aligned, used by this call alone. Raises
         UsageError where an array does not fit.
@@ -90,7 +89,7 @@ class CProgram:
                 "C-contiguous"
             )
 
-    def _arena_pointer(self, arena: ByteArray) -> Any:
+    def _arena_pointer(self, arena: ByteArray) -> Foreign:
         address = int(arena.ctypes.data)
         if arena.dtype != np.uint8 or arena.nbytes < self.arena_bytes or address % ALIGNMENT:
             raise UsageError(
@@ -165,12 +164,12 @@ def _choose(step: Step, candidates: Sequence[Row]) -> Row:
     raise UsageError(f"no kernel for {op}", where=f"step {step.name}")
 
 
-def _kernels(library: Library) -> dict[str, Any]:
+def _kernels(library: Library) -> dict[str, Foreign]:
     table = library.lib.bf_kernel_table()
     return {row.symbol: table[i].kernel for i, row in enumerate(library.rows)}
 
 
-def _fill(library: Library, target: Any, values: PackedStep, kept: list[object]) -> None:
+def _fill(library: Library, target: Foreign, values: PackedStep, kept: list[object]) -> None:
     """Writes ``values`` into a bf_step; ``kept`` collects what its pointers point to."""
     _fill_fields(library, target, values.fields, kept)
     _fill_fields(library, target.epilogue, values.epilogue.fields, kept)
@@ -185,7 +184,7 @@ def _as_tuple(segment: Segment) -> tuple[int, int, int]:
 
 
 def _fill_fields(
-    library: Library, target: Any, fields: dict[str, FieldValue], kept: list[object]
+    library: Library, target: Foreign, fields: dict[str, FieldValue], kept: list[object]
 ) -> None:
     members = dict(library.ffi.typeof(target).fields)
     for name, value in fields.items():

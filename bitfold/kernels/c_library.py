@@ -4,12 +4,14 @@ import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import cffi
 
 from bitfold.errors import InputError
 from bitfold.kernels.rows import Row
+
+Foreign: TypeAlias = Any  # what cffi makes carries no types
 
 LIBRARY_VARIABLE = "BITFOLD_KERNEL_LIBRARY"
 _HERE = Path(__file__).parent
@@ -19,10 +21,10 @@ _SUFFIXES = (".so", ".dylib", ".dll")
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A loaded kernel library: ``ffi`` and ``lib`` are cffi's objects, which carry no types."""
+    """A loaded kernel library: ``ffi`` and ``lib`` are cffi's objects."""
 
-    ffi: Any
-    lib: Any
+    ffi: Foreign
+    lib: Foreign
     rows: tuple[Row, ...]
     features: frozenset[str]
 
@@ -66,8 +68,9 @@ def _declarations(header: str) -> str:
     return "\n".join(line for line in header.splitlines() if not line.startswith("#"))
 
 
-def _rows(ffi: Any, lib: Any) -> tuple[Row, ...]:
-    table, rows = lib.bf_kernel_table(), []
+def _rows(ffi: Foreign, lib: Foreign) -> tuple[Row, ...]:
+    table = lib.bf_kernel_table()
+    rows: list[Row] = []
     while table[len(rows)].op != ffi.NULL:
         entry = table[len(rows)]
         op, layout, isa, needs, symbol = (
@@ -78,8 +81,9 @@ def _rows(ffi: Any, lib: Any) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _features(ffi: Any, lib: Any) -> frozenset[str]:
-    bits, names = lib.bf_host_isa(), []
+def _features(ffi: Foreign, lib: Foreign) -> frozenset[str]:
+    bits = lib.bf_host_isa()
+    names: list[str] = []
     while lib.bf_feature_name(len(names)) != ffi.NULL:
         names.append(ffi.string(lib.bf_feature_name(len(names))).decode())
     return frozenset(name for bit, name in enumerate(names) if bits >> bit & 1)

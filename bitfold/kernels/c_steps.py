@@ -1,5 +1,7 @@
 """Steps as values for the fields of C's ``bf_step``: geometry, packed weights, folded constants."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -14,6 +16,7 @@ from bitfold.kernels.steps import (
     ConvStep,
     CopyStep,
     DequantizeStep,
+    Int32Array,
     Int64Array,
     MaxPoolStep,
     RescaleStep,
@@ -24,7 +27,7 @@ from bitfold.kernels.steps import (
 
 ELEMENTS = {"u8": 0, "i32": 1, "f32": 2}
 INT16_MAX = 2**15 - 1
-# One byte of every product pair may be read past a buffer; scratch areas end in spare bytes too.
+# Vector loads may run over the end of a scratch area, as over that of a buffer.
 SPARE_BYTES = 64
 
 OPS: dict[type[Step], str] = {
@@ -41,7 +44,7 @@ OPS: dict[type[Step], str] = {
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """C's ``bf_segment``: ``num_quads`` quads of input at ``offset``, then maybe a flush of 16-bit sums."""
+    """C's ``bf_segment``: ``num_quads`` quads of input at ``offset``, then maybe a flush."""
 
     offset: int
     num_quads: int
@@ -79,25 +82,26 @@ def pack_step(step: Step, row: Row) -> PackedStep:
         case ThresholdStep() | RescaleStep():
             return _pack_lanewise(step)
         case AddStep():
-            fields = {"y": step.b.offset, "count": step.out.num_elements}
-            return PackedStep(_buffers(step.a, step.out) | fields, PackedEpilogue())
+            return _plain(step.a, step.out, {"y": step.b.offset, "count": step.out.num_elements})
         case MaxPoolStep():
             top, left, _, _ = step.padding
-            fields = _window(step) | {"top": top, "left": left}
-            return PackedStep(_buffers(step.x, step.out) | fields, PackedEpilogue())
+            return _plain(step.x, step.out, _window(step) | {"top": top, "left": left})
         case SumPoolStep():
-            fields = _window(step) | {"x_lo": step.x_lo, "x_step": step.x_step}
-            return PackedStep(_buffers(step.x, step.out) | fields, PackedEpilogue())
+            codes = {"x_lo": step.x_lo, "x_step": step.x_step}
+            return _plain(step.x, step.out, _window(step) | codes)
         case CopyStep():
-            fields = {"x_start": step.x_start, "out_start": step.out_start, "count": step.count}
-            return PackedStep(_buffers(step.x, step.out) | fields, PackedEpilogue())
+            sizes = {"x_start": step.x_start, "out_start": step.out_start, "count": step.count}
+            return _plain(step.x, step.out, sizes)
         case DequantizeStep():
-            fields_with_scale: dict[str, FieldValue] = {
-                "scale": np.ascontiguousarray(step.scale, dtype=np.float32)
-            }
-            return PackedStep(_buffers(step.x, step.out) | fields_with_scale, PackedEpilogue())
+            scale = np.ascontiguousarray(step.scale, dtype=np.float32)
+            return _plain(step.x, step.out, {"scale": scale})
         case _:
             assert_never(step)
+
+
+def _plain(x: Buffer, out: Buffer, fields: Mapping[str, FieldValue]) -> PackedStep:
+    """A step without an epilogue and without scratch."""
+    return PackedStep({**_buffers(x, out), **fields}, PackedEpilogue())
 
 
 def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -116,7 +120,7 @@ def _buffers(x: Buffer, out: Buffer) -> dict[str, FieldValue]:
     }  # fmt: skip
 
 
-def _window(step: MaxPoolStep | SumPoolStep) -> dict[str, FieldValue]:
+def _window(step: MaxPoolStep | SumPoolStep) -> dict[str, int]:
     return {
         "kernel_h": step.kernel[0],
         "kernel_w": step.kernel[1],
@@ -141,32 +145,33 @@ def _pack_lanewise(step: ThresholdStep | RescaleStep) -> PackedStep:
 
 
 def _pack_conv(step: ConvStep, row: Row) -> PackedStep:
-    fields = _buffers(step.x, step.out) | _conv_geometry(step)
+    geometry = _conv_geometry(step)
+    fields: dict[str, FieldValue] = {**_buffers(step.x, step.out), **geometry}
     num_out, kernel_h, kernel_w, depth = step.weight.shape
     panels = PANELS[row.layout](step.weight, groups=step.groups, grid=step.weight_grid)
     codes = step.weight.reshape(num_out, -1).astype(np.int64)
-    bias = to_lanes(step.bias + step.x_grid.lo * codes.sum(1), groups=step.groups)
+    bias = _wrapped(step.bias + step.x_grid.lo * codes.sum(1))
     fields["weight"] = panels
     fields["panel_bytes"] = panels.nbytes // len(panels)
-    fields["bias"] = _wrapped(bias)
+    fields["bias"] = to_lanes(bias, groups=step.groups)
     fields["x_lo"], fields["x_step"] = step.x_grid.lo, step.x_grid.step
     num_words = round_up(kernel_h * kernel_w * depth, WORD_BITS) // 32
     fields["x_planes"], fields["w_planes"] = step.x_grid.bits, step.weight_grid.bits
     fields["w_lo"], fields["w_step"] = step.weight_grid.lo, step.weight_grid.step
     fields["num_words"] = num_words
-    copy_bytes = _copy_bytes(fields)
+    copy_bytes = _copy_bytes(geometry)
     scratch = round_up(copy_bytes + SPARE_BYTES, SPARE_BYTES)
     if row.layout == "bitserial":
         scratch += num_words * (32 + 4 * step.x_grid.bits) + SPARE_BYTES
     elif not copy_bytes:
         scratch = 0
-    segments = _segments(step, fields)
+    segments = _segments(step, geometry)
     fields["has_flushes"] = int(any(segment.flush for segment in segments))
     epilogue = pack_epilogue(step.epilogue, intervals=conv_intervals(step), groups=step.groups)
     return PackedStep(fields, epilogue, segments, round_up(scratch, SPARE_BYTES))
 
 
-def _wrapped(bias: Int64Array) -> FieldValue:
+def _wrapped(bias: Int64Array) -> Int32Array:
     """Low 32 bits: sums are taken modulo 2^32, only the final accumulator is proven to fit."""
     return np.ascontiguousarray(bias).astype(np.uint64).astype(np.uint32).view(np.int32)
 
@@ -178,7 +183,7 @@ def conv_intervals(step: ConvStep) -> Intervals:
     return Intervals(ends.min(0).sum(1) + step.bias, ends.max(0).sum(1) + step.bias)
 
 
-def _conv_geometry(step: ConvStep) -> dict[str, FieldValue]:
+def _conv_geometry(step: ConvStep) -> dict[str, int]:
     num_out, kernel_h, kernel_w, depth = step.weight.shape
     h, w, _ = _image(step.x.shape)
     top, left, bottom, right = step.padding
@@ -196,15 +201,15 @@ def _conv_geometry(step: ConvStep) -> dict[str, FieldValue]:
     }  # fmt: skip
 
 
-def _copy_bytes(fields: dict[str, FieldValue]) -> int:
+def _copy_bytes(geometry: Mapping[str, int]) -> int:
     names = ("has_copy", "groups", "padded_h", "padded_w", "group_c")
-    return int(np.prod([int(fields[name]) for name in names]))  # type: ignore[arg-type]  # sizes
+    return math.prod(geometry[name] for name in names)
 
 
-def _segments(step: ConvStep, fields: dict[str, FieldValue]) -> tuple[Segment, ...]:
+def _segments(step: ConvStep, geometry: Mapping[str, int]) -> tuple[Segment, ...]:
     """One segment a kernel row, cut so that 16-bit sums are flushed before they can overflow."""
     _, kernel_h, kernel_w, depth = step.weight.shape
-    row_bytes = int(fields["padded_w"]) * depth  # type: ignore[arg-type]  # a size
+    row_bytes = geometry["padded_w"] * depth
     limit, since = max(1, flush_quads(step)), 0
     segments: list[Segment] = []
     for row in range(kernel_h):

@@ -50,9 +50,7 @@ def pack_epilogue(epilogue: Epilogue, *, intervals: Intervals, groups: int = 1) 
             return PackedEpilogue({"kind": TO_ACCUMULATORS})
 
 
-def _pack_indices(
-    epilogue: ToIndices, intervals: Intervals, groups: int
-) -> dict[str, FieldValue]:
+def _pack_indices(epilogue: ToIndices, intervals: Intervals, groups: int) -> dict[str, FieldValue]:
     table = epilogue.table.astype(np.int64)
     sign = epilogue.sign.astype(np.int64)
     lo, hi = _oriented(intervals, sign)

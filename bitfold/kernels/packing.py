@@ -45,7 +45,8 @@ def pack_planes(indices: ByteArray, bits: int) -> UInt64Array:
     padded[..., :count] = indices
     planes = np.stack([(padded >> plane) & 1 for plane in range(bits)], axis=-2)
     packed = np.packbits(planes, axis=-1, bitorder="little")
-    return np.ascontiguousarray(packed).view("<u8")
+    words: UInt64Array = np.ascontiguousarray(packed).view("<u8")
+    return words
 
 
 def unpack_planes(planes: UInt64Array, count: int) -> ByteArray:
@@ -53,7 +54,8 @@ def unpack_planes(planes: UInt64Array, count: int) -> ByteArray:
     as_bytes = np.ascontiguousarray(planes, dtype="<u8").view(np.uint8)
     unpacked = np.unpackbits(as_bytes, axis=-1, bitorder="little")[..., :count]
     weights = np.uint8(1) << np.arange(planes.shape[-2], dtype=np.uint8)
-    return (unpacked * weights[:, None]).sum(axis=-2, dtype=np.uint8)
+    indices: ByteArray = (unpacked * weights[:, None]).sum(axis=-2, dtype=np.uint8)
+    return indices
 
 
 def to_lanes(values: NDArray[np.generic], *, groups: int, fill: int = 0) -> NDArray[np.generic]:
@@ -91,7 +93,7 @@ def direct_wide_panels(weight: WeightArray, *, groups: int, grid: Grid) -> Panel
 
 
 def bitserial_panels(weight: WeightArray, *, groups: int, grid: Grid) -> PanelArray:
-    """Layout ``bitserial`` of codes (O, KH, KW, C/groups) on ``grid``: (blocks, bits, words, 16)."""
+    """Layout ``bitserial`` of codes (O, KH, KW, C/groups): (blocks, bits, words, 16) uint32."""
     codes = weight.reshape(len(weight), -1).astype(np.int64)
     indices = ((codes - grid.lo) // grid.step).astype(np.uint8)
     words = pack_planes(indices, bits=grid.bits).view("<u4")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
-from typing import Literal, Self, overload
+from typing import Literal, Self, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +108,10 @@ def _read(arena: NDArray[np.uint8], tensor: PlannedTensor) -> Traced:
     return values if grid is None else grid.lo + grid.step * values
 
 
+def _stacked(tensors: Sequence[Traced]) -> Traced:
+    return cast("Traced", np.stack(tensors))
+
+
 def _read_graph(model: IntGraph | str | Path) -> IntGraph:
     if isinstance(model, IntGraph):
         return model
@@ -200,7 +204,7 @@ class Session:
             one = np.zeros((1, *self.graph.input.shape), np.uint8)
             return {name: values[:0] for name, values in self.trace(one).items()}
         traces = [self._engine.trace(image) for image in checked]
-        return {name: np.stack([trace[name] for trace in traces]) for name in traces[0]}
+        return {name: _stacked([trace[name] for trace in traces]) for name in traces[0]}
 
     def profile(self, images: Images | None = None, *, repeats: int = 10) -> list[StepTime]:
         """Median time of each step for one image; without ``images``, on an image made up."""

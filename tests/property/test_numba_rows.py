@@ -4,14 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.property.strategies import (
-    activation_grids,
-    codes_on,
-    conv_geometries,
-    graphs_with_images,
-    integers_between,
-    weight_grids,
-)
 
 from bitfold.ir import Conv2d, Dequantize, Grid, IntGraph, Quantize, Thresholds, trace_oracle
 from bitfold.kernels import (
@@ -26,6 +18,14 @@ from bitfold.kernels import (
 from bitfold.kernels.numba_backend.epilogue import count_taken, shift_half_up
 from bitfold.kernels.numba_backend.jit import popcount
 from bitfold.runtime import Session
+from tests.property.strategies import (
+    activation_grids,
+    codes_on,
+    conv_geometries,
+    graphs_with_images,
+    integers_between,
+    weight_grids,
+)
 
 
 @given(graphs_with_images())
@@ -104,9 +104,7 @@ def test_words_may_end_anywhere(layout, channels):
         groups=1,
         epilogue=ToAccumulators(),
     )
-    program = compile_program(
-        [step], input=step.x, arena_bytes=8192, backend="numba", force=layout
-    )
+    program = compile_program([step], input=step.x, arena_bytes=8192, backend="numba", force=layout)
     arena = np.zeros(8192, np.uint8)
     arena[: x.size] = x.reshape(-1)
     program.run_step(0, arena)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.property.strategies import every_op_graph, graphs_with_images, int_graphs
 
 from bitfold.ir import run_oracle, trace_oracle
 from bitfold.kernels import ToWide
 from bitfold.runtime import Session, plan_graph
 from bitfold.runtime.arena import Lifetime, assign_offsets, reserved_bytes
 from bitfold.runtime.plan import buffers_of
+from tests.property.strategies import every_op_graph, graphs_with_images, int_graphs
 
 BACKENDS = ["auto", "numba", "oracle"]
 
@@ -75,7 +75,9 @@ def test_tracing_no_images_gives_empty_tensors_of_the_same_names(graph, images):
     for backend in BACKENDS:
         session = Session(graph, backend)
         empty, one = session.trace(images[:0]), session.trace(images[:1])
-        assert {k: v.shape[1:] for k, v in empty.items()} == {k: v.shape[1:] for k, v in one.items()}
+        assert {k: v.shape[1:] for k, v in empty.items()} == {
+            k: v.shape[1:] for k, v in one.items()
+        }
         assert all(len(v) == 0 for v in empty.values())
 
 

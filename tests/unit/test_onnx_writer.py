@@ -11,6 +11,7 @@ from bitfold.errors import OutputError, UnsupportedError, UsageError
 from bitfold.export.onnx_affine import fit_line, line_table
 from bitfold.export.onnx_check import LEVELS, Level, compare_onnxruntime, run_onnxruntime
 from bitfold.export.onnx_qdq import onnx_model, to_onnx
+from bitfold.export.onnx_reader import graph_of, read_onnx
 from bitfold.files import write_atomically
 from bitfold.ir import (
     Conv2d,
@@ -21,7 +22,9 @@ from bitfold.ir import (
     Node,
     Quantize,
     Rescale,
+    Thresholds,
     run_oracle,
+    to_text,
 )
 from tests.property.strategies import every_op_graph
 
@@ -167,3 +170,51 @@ def test_a_constant_channel_is_a_line_and_keeps_its_sign(taken: int, sign: int) 
 def test_uneven_steps_are_no_line() -> None:
     table = np.array([[0, 10, 11]])
     assert fit_line(table, np.array([1]), lo=-50, hi=50) is None
+
+
+def fusable_graph() -> IntGraph:
+    """Pixels → 2-bit codes → ternary 3x3 convolution → 2-bit codes → stream."""
+    rng = np.random.default_rng(3)
+    one, zero = np.ones(4, np.int64), np.zeros(4, np.int64)
+    sign = np.array([1, -1, 1, -1])
+    first = np.tile([-40, 10, 60], (4, 1))
+    second = np.stack(
+        [stairs(g, 1.7, lo=-108, hi=108, levels=levels)[0] for g in (0.1, 0.3, 0.07, 2)]
+    )
+    codes, narrow = Grid.unsigned(2), Grid.narrow(2)
+    return IntGraph.of(
+        [
+            Quantize("pixels", (6, 6, 4), Grid.pixels(100), 1.0),
+            Thresholds("p", "pixels", first, sign, codes, 1.0),
+            Conv2d(
+                "conv", "p", np.where(rng.random((4, 3, 3, 4)) < 0.5, -1, 1), narrow, (1.0,), zero,
+                (1, 1), (1, 1, 1, 1),
+            ),
+            Thresholds("q", "conv", second, sign, Grid.unsigned(2), 1.0),
+            Rescale("wide", "q", one, zero, 0, 1.0),
+            Dequantize("logits", "wide"),
+        ]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_fused_layer_equals_the_oracle_at_every_level(level: Level) -> None:
+    graph = fusable_graph()
+    found = compare_onnxruntime(graph, onnx_model(graph), pictures(graph, 16), level=level)
+    assert found.differences == ()
+    assert "conv" not in found.nodes
+
+
+def test_a_fused_layer_is_reported_and_reads_back(tmp_path: Path) -> None:
+    export = to_onnx(fusable_graph(), tmp_path / "m.onnx")
+    assert export.fused_layers == ("conv",)
+    assert to_text(read_onnx(tmp_path / "m.onnx")) == to_text(fusable_graph())
+
+
+def test_an_edited_fused_bias_is_refused_or_shows_up() -> None:
+    model = onnx.load_from_string(onnx_model(fusable_graph()))
+    bias = next(t for t in model.graph.initializer if t.name == "conv.bias")
+    moved = onnx.numpy_helper.to_array(bias) + 2**24
+    bias.CopyFrom(onnx.numpy_helper.from_array(moved, "conv.bias"))
+    with pytest.raises(UnsupportedError, match="float32 roundings"):
+        graph_of(model.SerializeToString())

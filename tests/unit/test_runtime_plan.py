@@ -1,0 +1,160 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bitfold.errors import UnsupportedError
+from bitfold.ir import (
+    Add,
+    Concat,
+    Conv2d,
+    Dequantize,
+    Grid,
+    IntGraph,
+    Linear,
+    Quantize,
+    Rescale,
+    Reshape,
+    Thresholds,
+    run_oracle,
+)  # fmt: skip
+from bitfold.kernels import ToAccumulators, ToIndices, ToWide
+from bitfold.runtime import Session, plan_graph
+from tests.property.strategies import every_op_graph
+
+GRID, WEIGHTS = Grid.unsigned(2), Grid.narrow(2)
+IMAGE = Quantize("image", (4, 4, 2), Grid.pixels(100), 0.01)
+TABLE = np.array([[-9, 0, 9]] * 2)
+ONES = np.ones(2, np.int64)
+
+
+def conv(name, x="image"):
+    return Conv2d(name, x, np.ones((2, 1, 1, 2), np.int64), WEIGHTS, (0.5,), ONES)
+
+
+def thresholds(name, x, table=TABLE):
+    return Thresholds(name, x, table, ONES, GRID, 0.5)
+
+
+def rescale(name, x):
+    return Rescale(name, x, ONES, ONES, 1, 0.25)
+
+
+def linear(name, x, size):
+    return Linear(name, x, np.ones((3, size), np.int64), WEIGHTS, (0.5,), np.zeros(3, np.int64))
+
+
+def tail(x):
+    return [Reshape("flat", x, (32,)), linear("fc", "flat", 32), Dequantize("logits", "fc")]
+
+
+def wide_tail(x):
+    return [thresholds("p", x), *tail("p")]
+
+
+def kinds(graph):
+    return [(type(s).__name__, s.name) for s in plan_graph(graph).steps]
+
+
+def is_right(graph):
+    images = np.random.default_rng(0).integers(0, 256, (3, *graph.input.shape)).astype(np.uint8)
+    return np.array_equal(Session(graph, "numba").run(images), run_oracle(graph, images))
+
+
+def test_thresholds_are_fused_into_their_convolution():
+    graph = IntGraph.of([IMAGE, conv("a"), thresholds("p", "a"), *tail("p")])
+    plan = plan_graph(graph)
+    assert [type(s.epilogue) for s in plan.steps[:2]] == [ToIndices, ToAccumulators]
+    assert [s.name for s in plan.steps] == ["a", "fc", "logits"]
+    assert set(plan.tensors) == {"image", "p", "flat", "fc", "logits"}
+
+
+def test_rescale_and_addition_are_fused_where_the_other_operand_exists():
+    nodes = [
+        IMAGE,
+        conv("a"),
+        rescale("r", "a"),
+        conv("b"),
+        rescale("s", "b"),
+        Add("sum", "s", "r"),
+    ]
+    plan = plan_graph(IntGraph.of([*nodes, *wide_tail("sum")]))
+    assert [s.name for s in plan.steps] == ["a", "b", "p", "fc", "logits"]
+    rule = plan.steps[1].epilogue
+    assert isinstance(rule, ToWide)
+    assert rule.add is not None
+    assert rule.add.offset == plan.tensors["r"].buffer.offset
+    assert is_right(IntGraph.of([*nodes, *wide_tail("sum")]))
+
+
+def test_the_later_of_two_convolutions_adds_whatever_the_order_of_rescales():
+    nodes = [
+        IMAGE,
+        conv("a"),
+        conv("b"),
+        rescale("s", "b"),
+        rescale("r", "a"),
+        Add("sum", "s", "r"),
+    ]
+    graph = IntGraph.of([*nodes, *wide_tail("sum")])
+    assert [name for _, name in kinds(graph)] == ["a", "b", "p", "fc", "logits"]
+    assert is_right(graph)
+
+
+def test_a_tensor_added_to_itself_is_not_fused():
+    nodes = [IMAGE, conv("a"), rescale("r", "a"), Add("sum", "r", "r"), *wide_tail("sum")]
+    graph = IntGraph.of(nodes)
+    assert ("AddStep", "sum") in kinds(graph)
+    assert is_right(graph)
+
+
+def test_an_accumulator_with_two_readers_is_stored():
+    nodes = [
+        IMAGE, conv("a"), thresholds("p", "a"), thresholds("q", "a", TABLE + 3),
+        Concat("both", ("p", "q")), Reshape("flat", "both", (64,)), linear("fc", "flat", 64),
+        Dequantize("logits", "fc"),
+    ]  # fmt: skip
+    graph = IntGraph.of(nodes)
+    assert kinds(graph)[:5] == [
+        ("ConvStep", "a"), ("ThresholdStep", "p"), ("ThresholdStep", "q"),
+        ("CopyStep", "both.0"), ("CopyStep", "both.1"),
+    ]  # fmt: skip
+    assert is_right(graph)
+
+
+def test_a_rescale_with_two_readers_is_not_fused_into_the_addition():
+    nodes = [
+        IMAGE, conv("a"), rescale("r", "a"), conv("b"), rescale("s", "b"), Add("sum", "r", "s"),
+        Add("again", "sum", "s"), *wide_tail("again"),
+    ]  # fmt: skip
+    graph = IntGraph.of(nodes)
+    assert {"s", "sum", "again"} <= set(plan_graph(graph).tensors)
+    assert is_right(graph)
+
+
+def test_thresholds_and_results_of_codes_unpack_them_first():
+    table = np.array([[-99, 0, 99]] * 2)
+    nodes = [IMAGE, thresholds("p", "image", table), Reshape("flat", "p", (32,))]
+    graph = IntGraph.of([*nodes, Dequantize("logits", "flat")])
+    assert [name for _, name in kinds(graph)] == ["p.codes", "p", "logits.codes", "logits"]
+    assert is_right(graph)
+
+
+def test_reshape_shares_its_bytes():
+    plan = plan_graph(every_op_graph())
+    buffers = plan.tensor_buffers
+    assert buffers["flat"].offset == buffers["q"].offset
+    assert (buffers["q"].shape, buffers["flat"].shape) == ((1, 1, 4), (4,))
+
+
+def test_the_arena_is_smaller_than_all_tensors_together():
+    plan = plan_graph(every_op_graph())
+    assert plan.arena_bytes < sum(b.num_bytes + 64 for b in plan.tensor_buffers.values())
+    assert plan.output is plan.steps[-1].out
+
+
+def test_weights_past_eight_bits_are_refused_by_name():
+    wide = replace(conv("a"), weight_grid=Grid(-255, 255, 2))
+    graph = IntGraph.of([IMAGE, wide, thresholds("p", "a"), *tail("p")])
+    with pytest.raises(UnsupportedError, match="weights on -255:255:2 do not fit 8 bits\nnode a"):
+        plan_graph(graph)
