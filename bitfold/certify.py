@@ -7,19 +7,30 @@ float64 layers fed by the graph's own codes: layers folded into exact thresholds
 last code, layers behind the fixed-point stream carry a bound and their flips are listed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bitfold.errors import UsageError
 from bitfold.ir import Accumulator, IntGraph, Thresholds, trace_oracle
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bitfold.export import LayerFlips, LayerReport
 
 SCHEMA = "bitfold/verify/1"
 ORACLE = "oracle"
 SIMULATED_IMAGES = 2
+BATCH = 50
 
+Images = NDArray[np.uint8]
 Traces = Mapping[str, NDArray[np.int64] | NDArray[np.float32]]
 
 
@@ -45,6 +56,13 @@ class Stage:
     first: FirstDifference | None
     exact: bool = True
     detail: str = ""
+
+    def shifted(self, offset: int) -> "Stage":
+        """The same stage for a batch that starts at image ``offset``."""
+        if self.first is None:
+            return self
+        image, *rest = self.first.index
+        return replace(self, first=replace(self.first, index=(image + offset, *rest)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,91 +134,191 @@ def requantization_pairs(graph: IntGraph) -> int:
     return pairs
 
 
-def _kernel_stages(graph: IntGraph, images: NDArray[np.uint8], want: Traces) -> Iterator[Stage]:
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """One form of the network: its name and how to run it on a batch, tensor by tensor."""
+
+    name: str
+    trace: Callable[[Images], Traces]
+    limit: int | None = None
+    detail: str = ""
+
+
+def _kernel_forms(graph: IntGraph, stack: ExitStack) -> Iterator[_Form]:
     from bitfold.kernels import forced_choices
     from bitfold.runtime import Session
 
+    def batched(session: Session) -> Callable[[Images], Traces]:
+        return lambda images: {graph.output.name: session.run(images)}
+
     for backend, force in forced_choices():
-        with Session(graph, backend=backend, force=force) as session:
-            label = f"{backend}:{force}" if force else backend
-            stage = compare_traces(label, session.trace(images), want)
-            logits = session.run(images)
-        whole = compare_traces(f"{label} batch", {graph.output.name: logits}, want)
-        yield stage
-        yield whole
+        session = stack.enter_context(Session(graph, backend=backend, force=force))
+        yield _Form(f"{backend} {force}", session.trace)
+        yield _Form(f"{backend} {force}, whole plan", batched(session))
 
 
-def _onnx_stages(
-    graph: IntGraph, model_path: Path | None, images: NDArray[np.uint8], want: Traces
-) -> Iterator[Stage]:
+def _onnx_forms(graph: IntGraph, model_path: Path | None) -> Iterator[_Form]:
     from bitfold.export import onnx_model, trace_onnxruntime
 
     model = model_path.read_bytes() if model_path is not None else onnx_model(graph)
     for name, optimized in (("onnxruntime", True), ("onnxruntime unoptimized", False)):
-        yield compare_traces(name, trace_onnxruntime(model, images, optimized=optimized), want)
+        yield _Form(name, partial(trace_onnxruntime, model, optimized=optimized))
 
 
-def _array_stage(graph: IntGraph, images: NDArray[np.uint8], want: Traces) -> Stage:
+def _array_form(graph: IntGraph) -> _Form:
     from bitfold.fpga_sim import step_graph
 
-    few = images[:SIMULATED_IMAGES]
-    expected = {name: values[: len(few)] for name, values in want.items()}
-    return compare_traces(
-        "fpga array", step_graph(graph, few), expected, detail=f"{len(few)} images"
+    return _Form(
+        "fpga array", partial(step_graph, graph), SIMULATED_IMAGES, f"{SIMULATED_IMAGES} images"
     )
 
 
-def _fold_stages(
-    graph: IntGraph, checkpoint: Path, images: NDArray[np.uint8], want: Traces
-) -> tuple[list[Stage], tuple[LayerRecord, ...], NDArray[np.float32]]:
-    from bitfold.export import compare_codes, fold_network, quantizer_names
+@dataclass(frozen=True, slots=True)
+class _TrainedNet:
+    """The fake-quantized network and how each of its quantizers was folded."""
+
+    model: "nn.Module"
+    names: tuple[str, ...]
+    reports: Mapping[str, "LayerReport"]
+
+
+def _trained_net(graph: IntGraph, checkpoint: Path) -> _TrainedNet:
+    from bitfold.export import fold_network, quantizer_names
     from bitfold.models import load_checkpoint
 
     model = load_checkpoint(checkpoint).model
-    folded = fold_network(model)
-    reports = {report.name: report for report in folded.layers}
+    reports = {report.name: report for report in fold_network(model).layers}
     names = quantizer_names(graph, model)
-    codes = {name: np.asarray(want[name], np.int64) for name in names}
-    alone, _ = compare_codes(model, names, images, codes=codes, layer_by_layer=True)
-    running, logits = compare_codes(model, names, images, codes=codes, layer_by_layer=False)
-    stages = []
-    for exact, label in ((True, "exact layers"), (False, "stream layers")):
-        chosen = [flip for flip in alone if reports[flip.name].exact == exact]
-        if not chosen:
-            continue
-        worst = next((flip for flip in chosen if flip.first is not None), None)
-        first = None
-        if worst is not None and worst.first is not None:
-            want_code = float(codes[worst.name][worst.first])
-            first = FirstDifference(worst.name, worst.first, float("nan"), want_code)
-        stages.append(
-            Stage(
-                f"fake-quant float64, {label}",
-                ORACLE,
-                sum(flip.compared for flip in chosen),
-                sum(flip.flips for flip in chosen),
-                float(max(flip.max_abs_diff for flip in chosen)),
-                first,
-                exact,
-                f"{len(chosen)} layers",
+    if not names:
+        raise UsageError(
+            "the checkpoint and the model share no quantizer: they are different networks",
+            where=f"file {checkpoint}",
+            todo="Give the checkpoint that the model was exported from.",
+        )
+    return _TrainedNet(model, names, reports)
+
+
+class _Comparison:
+    """Everything that is compared, batch by batch, and the sums so far."""
+
+    def __init__(
+        self, graph: IntGraph, forms: Sequence[_Form], trained: _TrainedNet | None
+    ) -> None:
+        self.graph = graph
+        self.forms = forms
+        self.trained = trained
+        self.stages: dict[str, list[Stage]] = {form.name: [] for form in forms}
+        self.flips: dict[bool, list[tuple["LayerFlips", ...]]] = {True: [], False: []}
+        self.logits: list[NDArray[np.float32]] = []
+        self.trained_logits: list[NDArray[np.float32]] = []
+
+    def add(self, images: Images, offset: int, report: Callable[[str], None]) -> None:
+        """Compare all forms on one batch that starts at image ``offset``."""
+        report("oracle")
+        want = trace_oracle(self.graph, images)
+        self.logits.append(np.asarray(want[self.graph.output.name], np.float32))
+        if self.trained is not None:
+            report("fake-quant network")
+            self._add_flips(self.trained, images, offset, want=want)
+        for form in self.forms:
+            few = images if form.limit is None else images[: max(0, form.limit - offset)]
+            if len(few):
+                report(form.name)
+                expected = {name: values[: len(few)] for name, values in want.items()}
+                stage = compare_traces(form.name, form.trace(few), expected, detail=form.detail)
+                self.stages[form.name].append(stage.shifted(offset))
+
+    def _add_flips(
+        self, trained: _TrainedNet, images: Images, offset: int, *, want: Traces
+    ) -> None:
+        from bitfold.export import compare_codes
+
+        codes = {name: np.asarray(want[name], np.int64) for name in trained.names}
+        for layer_by_layer, parts in self.flips.items():
+            found, logits = compare_codes(
+                trained.model, trained.names, images, codes=codes, layer_by_layer=layer_by_layer
             )
-        )
-    records = tuple(
-        LayerRecord(
-            a.name, reports[a.name].exact, reports[a.name].error, a.compared, a.flips, r.flips
-        )
-        for a, r in zip(alone, running, strict=True)
+            parts.append(tuple(flip.shifted(offset) for flip in found))
+        self.trained_logits.append(logits)
+
+    def merged_flips(self, *, layer_by_layer: bool) -> dict[str, "LayerFlips"]:
+        """Flips of every quantizer over all batches."""
+        from bitfold.export import merge_flips
+
+        columns = zip(*self.flips[layer_by_layer], strict=True)
+        merged = [merge_flips(list(column)) for column in columns]
+        return {flip.name: flip for flip in merged}
+
+    def all_stages(self) -> tuple[Stage, ...]:
+        """The float network's stages, then one stage a form."""
+        trained = [] if self.trained is None else self._flip_stages(self.trained)
+        forms = [_merge_stages(parts) for parts in self.stages.values() if parts]
+        return (*trained, *forms)
+
+    def _flip_stages(self, trained: _TrainedNet) -> list[Stage]:
+        flips = self.merged_flips(layer_by_layer=True).values()
+        stages = []
+        for exact, label in ((True, "exact layers"), (False, "stream layers")):
+            chosen = [flip for flip in flips if trained.reports[flip.name].exact == exact]
+            if chosen:
+                stages.append(_flip_stage(f"fake-quant float64, {label}", chosen, exact=exact))
+        return stages
+
+    def records(self) -> tuple[LayerRecord, ...]:
+        """The fold's layer table."""
+        if self.trained is None:
+            return ()
+        alone = self.merged_flips(layer_by_layer=True)
+        running = self.merged_flips(layer_by_layer=False)
+        reports = self.trained.reports
+        return tuple(
+            LayerRecord(
+                name, reports[name].exact, reports[name].error,
+                flip.compared, flip.flips, running[name].flips,
+            )
+            for name, flip in alone.items()
+        )  # fmt: skip
+
+
+def _flip_stage(name: str, flips: Sequence["LayerFlips"], *, exact: bool) -> Stage:
+    worst = next((flip for flip in flips if flip.first is not None), None)
+    first = None
+    if worst is not None and worst.first is not None:
+        first = FirstDifference(worst.name, worst.first, worst.got, worst.want)
+    return Stage(
+        name,
+        ORACLE,
+        sum(flip.compared for flip in flips),
+        sum(flip.flips for flip in flips),
+        float(max(flip.max_abs_diff for flip in flips)),
+        first,
+        exact,
+        f"{len(flips)} layers",
     )
-    return stages, records, logits
 
 
-def _accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64] | None) -> float | None:
-    return None if labels is None else float((logits.argmax(1) == labels).mean())
+def _merge_stages(parts: Sequence[Stage]) -> Stage:
+    """One stage over several batches; ``first`` is the earliest."""
+    return replace(
+        parts[0],
+        compared=sum(part.compared for part in parts),
+        mismatches=sum(part.mismatches for part in parts),
+        max_abs_diff=max(part.max_abs_diff for part in parts),
+        first=next((part.first for part in parts if part.first is not None), None),
+    )
+
+
+def _accuracy(
+    logits: Sequence[NDArray[np.float32]], labels: NDArray[np.int64] | None
+) -> float | None:
+    if labels is None or not logits:
+        return None
+    return float((np.concatenate(logits).argmax(1) == labels).mean())
 
 
 def certify(
     graph: IntGraph,
-    images: NDArray[np.uint8],
+    images: Images,
     *,
     labels: NDArray[np.int64] | None = None,
     model_path: Path | None = None,
@@ -210,31 +328,25 @@ def certify(
     """Run every form of ``graph`` on ``images`` (N, H, W, C) and compare them with the oracle.
 
     ``model_path`` is the ONNX file to run under ONNX Runtime (default: written from ``graph``);
-    ``checkpoint`` adds the trained network. ``report`` is told each stage before it runs.
+    ``checkpoint`` adds the trained network. ``report`` is told each stage before it runs. Raises
+    UsageError without images or with another network's checkpoint.
     """
-    report("oracle")
-    want = trace_oracle(graph, images)
-    stages: list[Stage] = []
-    records: tuple[LayerRecord, ...] = ()
-    fake_quant = None
-    if checkpoint is not None:
-        report("fake-quant network")
-        fold_stages, records, float_logits = _fold_stages(graph, checkpoint, images, want)
-        stages += fold_stages
-        fake_quant = _accuracy(float_logits, labels)
-    report("kernels")
-    stages += _kernel_stages(graph, images, want)
-    report("ONNX Runtime")
-    stages += _onnx_stages(graph, model_path, images, want)
-    report("FPGA array")
-    stages.append(_array_stage(graph, images, want))
-    logits = np.asarray(want[graph.output.name], np.float32)
+    if not len(images):
+        raise UsageError("there are no images to compare on", todo="Give at least one image.")
+    trained = _trained_net(graph, checkpoint) if checkpoint is not None else None
+    with ExitStack() as stack:
+        forms = (
+            *_kernel_forms(graph, stack), *_onnx_forms(graph, model_path), _array_form(graph),
+        )  # fmt: skip
+        comparison = _Comparison(graph, forms, trained)
+        for offset in range(0, len(images), BATCH):
+            comparison.add(images[offset : offset + BATCH], offset, report)
     return Certificate(
         len(images),
-        tuple(stages),
-        records,
+        comparison.all_stages(),
+        comparison.records(),
         sum(isinstance(t, Accumulator) for t in graph.types.values()),
         requantization_pairs(graph),
-        _accuracy(logits, labels),
-        fake_quant,
+        _accuracy(comparison.logits, labels),
+        _accuracy(comparison.trained_logits, labels),
     )

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bitfold.export.fake_quant import LayerFlips, compare_codes, quantizer_names
+    from bitfold.export.fake_quant import LayerFlips, compare_codes, merge_flips, quantizer_names
     from bitfold.export.from_checkpoint import from_checkpoint
     from bitfold.export.int8_peer import int8_peer
     from bitfold.export.lower import LayerReport
@@ -25,6 +25,7 @@ _HOMES = {
     # the trained network beside its graph
     "LayerFlips": "fake_quant",
     "compare_codes": "fake_quant",
+    "merge_flips": "fake_quant",
     "quantizer_names": "fake_quant",
     # ONNX
     "OnnxExport": "onnx_qdq",
@@ -44,6 +45,7 @@ __all__ = [
     "fold_network",
     "from_checkpoint",
     "int8_peer",
+    "merge_flips",
     "onnx_model",
     "quantizer_names",
     "read_onnx",

@@ -8,7 +8,7 @@ that every layer answers for itself alone; a layer folded into exact thresholds 
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,13 +23,24 @@ BATCH = 100
 
 @dataclass(frozen=True, slots=True)
 class LayerFlips:
-    """Codes of one quantizer that differ from the integer graph's, out of ``compared``."""
+    """Codes of one quantizer that differ from the integer graph's, out of ``compared``.
+
+    ``first`` is the index of the first, where the network has ``got`` and the graph ``want``.
+    """
 
     name: str
     flips: int
     compared: int
     max_abs_diff: int
     first: tuple[int, ...] | None
+    got: int = 0
+    want: int = 0
+
+    def shifted(self, offset: int) -> "LayerFlips":
+        """The same flips for a batch that starts at image ``offset``."""
+        if self.first is None:
+            return self
+        return replace(self, first=(self.first[0] + offset, *self.first[1:]))
 
 
 def to_pixels(images: NDArray[np.uint8], dtype: torch.dtype) -> Tensor:
@@ -81,21 +92,26 @@ def _observe(
 
 
 def _flips(name: str, got: IntArray, want: IntArray) -> LayerFlips:
-    difference = np.abs(got.reshape(want.shape) - want)
+    got = got.reshape(want.shape)
+    difference = np.abs(got - want)
     wrong = np.argwhere(difference)
-    first = tuple(int(i) for i in wrong[0]) if len(wrong) else None
-    return LayerFlips(name, len(wrong), want.size, int(difference.max(initial=0)), first)
+    if not len(wrong):
+        return LayerFlips(name, 0, want.size, 0, None)
+    first = tuple(int(i) for i in wrong[0])
+    return LayerFlips(
+        name, len(wrong), want.size, int(difference.max()),
+        first, int(got[first]), int(want[first]),
+    )  # fmt: skip
 
 
 def merge_flips(parts: list[LayerFlips]) -> LayerFlips:
     """Sum of one layer's flips over batches; ``first`` is the earliest."""
-    firsts = [part.first for part in parts if part.first is not None]
-    return LayerFlips(
-        parts[0].name,
-        sum(part.flips for part in parts),
-        sum(part.compared for part in parts),
-        max(part.max_abs_diff for part in parts),
-        firsts[0] if firsts else None,
+    earliest = next((part for part in parts if part.first is not None), parts[0])
+    return replace(
+        earliest,
+        flips=sum(part.flips for part in parts),
+        compared=sum(part.compared for part in parts),
+        max_abs_diff=max(part.max_abs_diff for part in parts),
     )
 
 
@@ -129,5 +145,5 @@ def compare_codes(
         seen, answers = _observe(network, to_pixels(images[chunk], dtype), forced)
         logits.append(answers)
         for name in names:
-            parts[name].append(_flips(name, seen[name], want[name]))
+            parts[name].append(_flips(name, seen[name], want[name]).shifted(start))
     return tuple(merge_flips(parts[name]) for name in names), np.concatenate(logits)

@@ -1,4 +1,4 @@
-"""Closed-form cycle counts of one matrix product on the array (docs/fpga_model.md, sections 2 and 7).
+"""Closed-form cycle counts of one matrix product on the array (fpga_model.md, sections 2 and 7).
 
 A product is (P, K) × (K, M): P output pixels on the rows, M filters on the columns.
 """

@@ -46,7 +46,7 @@ def find_library() -> Path | None:
 
 @cache
 def load_library(path: Path) -> Library:
-    """The library at ``path``; raises InputError where it cannot be loaded or is of another build."""
+    """The library at ``path``; raises InputError where it does not load or fit."""
     ffi = cffi.FFI()
     ffi.cdef(_declarations(_HEADER.read_text()))
     try:

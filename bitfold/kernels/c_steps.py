@@ -215,11 +215,8 @@ def _segments(step: ConvStep, geometry: Mapping[str, int]) -> tuple[Segment, ...
     for row in range(kernel_h):
         left, offset = round_up(kernel_w * depth, QUAD) // QUAD, row * row_bytes
         while left:
-            if since == limit:
-                segments[-1] = replace(segments[-1], flush=True)
-                since = 0
-            quads = min(left, limit - since) if left > limit else left
-            if quads > limit - since:
+            quads = min(left, limit)
+            if since + quads > limit:
                 segments[-1] = replace(segments[-1], flush=True)
                 since = 0
             segments.append(Segment(offset, quads, flush=False))
