@@ -208,7 +208,7 @@ class _Comparison:
         self.forms = forms
         self.trained = trained
         self.stages: dict[str, list[Stage]] = {form.name: [] for form in forms}
-        self.flips: dict[bool, list[tuple["LayerFlips", ...]]] = {True: [], False: []}
+        self.flips: dict[bool, list[tuple[LayerFlips, ...]]] = {True: [], False: []}
         self.logits: list[NDArray[np.float32]] = []
         self.trained_logits: list[NDArray[np.float32]] = []
 
@@ -239,7 +239,8 @@ class _Comparison:
                 trained.model, trained.names, images, codes=codes, layer_by_layer=layer_by_layer
             )
             parts.append(tuple(flip.shifted(offset) for flip in found))
-        self.trained_logits.append(logits)
+            if not layer_by_layer:
+                self.trained_logits.append(logits)
 
     def merged_flips(self, *, layer_by_layer: bool) -> dict[str, "LayerFlips"]:
         """Flips of every quantizer over all batches."""

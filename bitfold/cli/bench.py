@@ -119,7 +119,7 @@ def render_bench(report: "BenchReport", *, per_layer: bool) -> list["RenderableT
         table.add_column(heading, justify="right")
     for engine in report.engines:
         times = (engine.p50_ms, engine.p90_ms, engine.p99_ms, engine.min_ms)
-        ratio = report.ratios.get(engine.name)
+        ratio = report.ratios.get(f"{engine.name}-{engine.precision}")
         table.add_row(
             engine.name, engine.version, engine.precision, *(f"{ms:.3f}" for ms in times),
             f"{engine.images_per_s:.0f}", f"{engine.peak_rss_mb:.0f}",

@@ -69,14 +69,14 @@ def test_bytes_that_are_no_model_are_an_input_error(data: bytes) -> None:
 
 
 def test_every_truncation_is_one_clean_error(written: bytes) -> None:
-    for length in range(0, len(written) - 1, max(1, len(written) // 150)):
+    for length in range(0, len(written) - 1, max(1, len(written) // 60)):
         with pytest.raises(BitfoldError):
             graph_of(written[:length])
 
 
 def test_every_flipped_byte_is_read_or_refused_cleanly(written: bytes) -> None:
     rng = np.random.default_rng(0)
-    for place in rng.integers(0, len(written), 400).tolist():
+    for place in rng.integers(0, len(written), 150).tolist():
         data = bytearray(written)
         data[place] ^= 1 << int(rng.integers(8))
         try:

@@ -178,9 +178,7 @@ def fusable_graph() -> IntGraph:
     one, zero = np.ones(4, np.int64), np.zeros(4, np.int64)
     sign = np.array([1, -1, 1, -1])
     first = np.tile([-40, 10, 60], (4, 1))
-    second = np.stack(
-        [stairs(g, 1.7, lo=-108, hi=108, levels=levels)[0] for g in (0.1, 0.3, 0.07, 2)]
-    )
+    second = np.stack([stairs(g, 1.7, lo=-108, hi=108, levels=4)[0] for g in (0.1, 0.3, 0.07, 2)])
     codes, narrow = Grid.unsigned(2), Grid.narrow(2)
     return IntGraph.of(
         [
