@@ -22,7 +22,7 @@ from bitfold.ir import trace_oracle
 from bitfold.models import evaluate, load_checkpoint, load_images
 from bitfold.runtime import Session
 
-CHUNK = 500
+CHUNK = 100
 
 
 def flips(model: nn.Module, folded: Folded, images: NDArray[np.uint8]) -> list[dict[str, object]]:

@@ -3,6 +3,8 @@
 0 done · 1 a comparison failed · 2 wrong usage or unreadable input · 3 readable, not supported
 """
 
+from typing import Self
+
 
 class BitfoldError(Exception):
     """Base of every error raised on purpose.
@@ -18,6 +20,11 @@ class BitfoldError(Exception):
         self.where = where
         self.todo = todo
         super().__init__("\n".join(part for part in (what, where, todo) if part))
+
+    def within(self, place: str) -> Self:
+        """The same error with ``place`` named in front of ``where``."""
+        where = ", ".join(part for part in (place, self.where) if part)
+        return type(self)(self.what, where=where, todo=self.todo)
 
 
 class UsageError(BitfoldError):

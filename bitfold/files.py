@@ -11,10 +11,16 @@ from bitfold.errors import OutputError
 def write_atomically(path: str | Path, data: bytes) -> None:
     """Write ``data`` beside ``path`` and rename it into place.
 
-    On any failure (disk full, no permission, no such folder) raises OutputError; an existing file
-    keeps its content and no temporary file stays behind.
+    Raises OutputError where ``path`` is a folder or a device, and on any failure (disk full, no
+    permission, no such folder); an existing file keeps its content and no temporary file stays.
     """
     target = Path(path)
+    if target.exists() and not target.is_file():
+        raise OutputError(
+            "not a regular file",
+            where=f"file {target}",
+            todo="Name a file: a folder or a device is never replaced.",
+        )
     temporary: str | None = None
     try:
         handle, temporary = tempfile.mkstemp(

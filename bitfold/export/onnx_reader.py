@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from bitfold.errors import RangeError, UnsupportedError
+from bitfold.errors import BitfoldError, RangeError, UnsupportedError
 from bitfold.export.onnx_affine import Line, line_table
 from bitfold.export.onnx_build import INPUT, OUTPUT, tensor_name
 from bitfold.export.onnx_emit import Emitter, Form, half_of, is_whole_map
@@ -63,7 +63,11 @@ def read_onnx(path: str | Path) -> IntGraph:
     operator) for a model that bitfold did not write or that holds what bitfold does not write,
     GraphError where an edit broke an invariant.
     """
-    return graph_of(read_bytes(path))
+    data = read_bytes(path)
+    try:
+        return graph_of(data)
+    except BitfoldError as error:
+        raise error.within(f"file {path}") from error
 
 
 def graph_of(data: bytes) -> IntGraph:

@@ -138,6 +138,12 @@ def test_a_failed_rename_keeps_the_old_target(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
+def test_a_device_is_never_replaced() -> None:
+    with pytest.raises(OutputError, match="not a regular file\nfile /dev/null\nName a file"):
+        write_atomically("/dev/null", b"lost")
+    assert not Path("/dev/null").is_file()
+
+
 def stairs(gain: float, offset: float, *, lo: int, hi: int, levels: int) -> IntArray:
     steps = np.arange(1, levels)
     return np.clip(np.ceil((steps - offset) / gain), lo, hi + 1).astype(np.int64)[None]

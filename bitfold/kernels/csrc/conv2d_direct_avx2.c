@@ -4,5 +4,5 @@
 void bf_conv2d_direct__avx2(const bf_step *restrict step, uint8_t *restrict arena);
 
 void bf_conv2d_direct__avx2(const bf_step *restrict step, uint8_t *restrict arena) {
-  bf_convolve(step, arena, bf_tile_short, BF_AVX2_PIXELS);
+  bf_convolve(step, arena, bf_tile_short, BF_SHORT_PIXELS);
 }

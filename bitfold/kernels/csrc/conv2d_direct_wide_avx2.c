@@ -5,5 +5,5 @@
 void bf_conv2d_direct_wide__avx2(const bf_step *restrict step, uint8_t *restrict arena);
 
 void bf_conv2d_direct_wide__avx2(const bf_step *restrict step, uint8_t *restrict arena) {
-  bf_convolve(step, arena, bf_tile_wide, BF_AVX2_PIXELS);
+  bf_convolve(step, arena, bf_tile_wide, BF_WIDE_PIXELS);
 }

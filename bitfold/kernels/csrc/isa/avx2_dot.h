@@ -5,7 +5,7 @@
 #include "generic/conv2d_direct.h"
 #include "isa/avx2.h"
 
-enum { BF_AVX2_PIXELS = 6 };
+enum { BF_SHORT_PIXELS = 6, BF_WIDE_PIXELS = 4 };
 
 /* Four input bytes in every 32-bit lane. */
 BF_INLINE __m256i bf_broadcast_quad(const uint8_t *p) {
@@ -16,12 +16,12 @@ BF_INLINE __m256i bf_broadcast_quad(const uint8_t *p) {
 
 /* acc = bias + x_step * sum, then the epilogue. */
 BF_INLINE void bf_finish_tile(const bf_step *step, uint8_t *arena, const bf_tile_place *place,
-                              const bf_pair *sums) {
-  int32_t acc[BF_AVX2_PIXELS * BF_LANES];
+                              const bf_pair *sums, const size_t tile_pixels) {
+  int32_t acc[BF_SHORT_PIXELS * BF_LANES];
   const bf_pair bias = bf_load16(step->bias + place->lane);
   const __m256i x_step = _mm256_set1_epi32(step->x_step);
   const int scaled = step->x_step != 1;
-  for (size_t i = 0; i < BF_AVX2_PIXELS; i++) {
+  for (size_t i = 0; i < tile_pixels; i++) {
     const __m256i lo = scaled ? _mm256_mullo_epi32(sums[i].lo, x_step) : sums[i].lo;
     const __m256i hi = scaled ? _mm256_mullo_epi32(sums[i].hi, x_step) : sums[i].hi;
     const bf_pair total = {_mm256_add_epi32(lo, bias.lo), _mm256_add_epi32(hi, bias.hi)};
@@ -36,7 +36,8 @@ BF_INLINE void bf_finish_tile(const bf_step *step, uint8_t *arena, const bf_tile
   bf_finish_rows(step, arena, &rows);
 }
 
-#define BF_EACH_PIXEL(f) f(0) f(1) f(2) f(3) f(4) f(5)
+#define BF_EACH_OF_4(f) f(0) f(1) f(2) f(3)
+#define BF_EACH_OF_6(f) BF_EACH_OF_4(f) f(4) f(5)
 
 #define BF_SHORT_ZERO(i) __m256i lo##i = zero, hi##i = zero;
 
@@ -61,31 +62,31 @@ BF_INLINE void bf_tile_short(const bf_step *restrict step, uint8_t *restrict are
                              const bf_tile_place *restrict place) {
   const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
   const __m256i *weight = place->panel;
-  bf_pair sums[BF_AVX2_PIXELS];
-  BF_EACH_PIXEL(BF_SHORT_ZERO)
+  bf_pair sums[BF_SHORT_PIXELS];
+  BF_EACH_OF_6(BF_SHORT_ZERO)
   if (step->has_flushes) {
     memset(sums, 0, sizeof sums);
   }
   for (size_t s = 0; s < step->num_segments; s++) {
     const bf_segment segment = step->segments[s];
-    BF_EACH_PIXEL(BF_SHORT_POINTER)
+    BF_EACH_OF_6(BF_SHORT_POINTER)
     for (size_t at = 0; at < 4 * segment.num_quads; at += 4) {
       const __m256i w_lo = _mm256_loadu_si256(weight);
       const __m256i w_hi = _mm256_loadu_si256(weight + 1);
       __m256i x;
-      BF_EACH_PIXEL(BF_SHORT_QUAD)
+      BF_EACH_OF_6(BF_SHORT_QUAD)
       weight += 2;
     }
     if (segment.flush) {
-      BF_EACH_PIXEL(BF_SHORT_FLUSH)
+      BF_EACH_OF_6(BF_SHORT_FLUSH)
     }
   }
   if (step->has_flushes) {
-    BF_EACH_PIXEL(BF_SHORT_FLUSH)
+    BF_EACH_OF_6(BF_SHORT_FLUSH)
   } else {
-    BF_EACH_PIXEL(BF_SHORT_LAST)
+    BF_EACH_OF_6(BF_SHORT_LAST)
   }
-  bf_finish_tile(step, arena, place, sums);
+  bf_finish_tile(step, arena, place, sums, BF_SHORT_PIXELS);
 }
 
 /* x (u8) as even and odd words, times int16 weights: even bytes' lanes, then odd bytes' */
@@ -105,19 +106,19 @@ BF_INLINE void bf_tile_wide(const bf_step *restrict step, uint8_t *restrict aren
                             const bf_tile_place *restrict place) {
   const __m256i zero = _mm256_setzero_si256(), low_bytes = _mm256_set1_epi16(0xff);
   const __m256i *weight = place->panel;
-  bf_pair sums[BF_AVX2_PIXELS];
-  BF_EACH_PIXEL(BF_SHORT_ZERO)
+  bf_pair sums[BF_WIDE_PIXELS];
+  BF_EACH_OF_4(BF_SHORT_ZERO)
   for (size_t s = 0; s < step->num_segments; s++) {
     const bf_segment segment = step->segments[s];
-    BF_EACH_PIXEL(BF_SHORT_POINTER)
+    BF_EACH_OF_4(BF_SHORT_POINTER)
     for (size_t at = 0; at < 4 * segment.num_quads; at += 4) {
       __m256i x, odd;
-      BF_EACH_PIXEL(BF_WIDE_QUAD)
+      BF_EACH_OF_4(BF_WIDE_QUAD)
       weight += 4;
     }
   }
-  BF_EACH_PIXEL(BF_WIDE_LAST)
-  bf_finish_tile(step, arena, place, sums);
+  BF_EACH_OF_4(BF_WIDE_LAST)
+  bf_finish_tile(step, arena, place, sums, BF_WIDE_PIXELS);
 }
 
 #endif
