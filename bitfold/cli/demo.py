@@ -18,6 +18,7 @@ from bitfold.errors import InputError, OutputError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from bitfold.certify import Certificate
     from bitfold.ir import IntGraph
 
 T = TypeVar("T")
@@ -97,13 +98,8 @@ def run_network(shell: Shell, source: Path, *, folder: Path) -> Outcome:
     certificate = _step(
         shell,
         f"{name}: compare every kernel, ONNX Runtime and the FPGA array",
-        lambda: make_certificate(
-            shell, model, data="embedded", checkpoint=checkpoint, limit=CERTIFIED_IMAGES
-        ),
+        lambda: _proved(shell, model, checkpoint),
     )
-    write_json(folder / "certificate.json", certificate.to_dict())
-    if not certificate.ok:
-        raise mismatch(certificate, model)
     race = _step(
         shell,
         f"{name}: race against ONNX Runtime int8",
@@ -125,6 +121,17 @@ def run_network(shell: Shell, source: Path, *, folder: Path) -> Outcome:
         packed_weight_bytes=int(str(exported["packed_weight_bytes"])),
         seconds=time.monotonic() - started,
     )
+
+
+def _proved(shell: Shell, model: Path, checkpoint: Path) -> "Certificate":
+    """The certificate on a few embedded images, written beside the model; raises MismatchError."""
+    certificate = make_certificate(
+        shell, model, data="embedded", checkpoint=checkpoint, limit=CERTIFIED_IMAGES
+    )
+    write_json(model.with_name("certificate.json"), certificate.to_dict())
+    if not certificate.ok:
+        raise mismatch(certificate, model)
+    return certificate
 
 
 def accuracy(graph: "IntGraph") -> tuple[float, int]:

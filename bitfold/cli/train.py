@@ -109,17 +109,21 @@ def train(
         threads=threads,
     )
     result = run_training(shell, request)
-    fields: dict[str, object] = {
-        "checkpoint": str(output),
-        "method": method,
-        "net": net,
-        "bits": {"w": pair[0], "a": pair[1]},
-        "epochs": epochs,
+    shell.emit(_fields(request, result), lambda: [_sentence(output, result)])
+
+
+def _fields(request: "TrainRequest", result: "TrainResult") -> dict[str, object]:
+    """The JSON form."""
+    return {
+        "checkpoint": str(request.output),
+        "method": request.method,
+        "net": request.net,
+        "bits": {"w": request.bits[0], "a": request.bits[1]},
+        "epochs": request.config.epochs,
         "test_accuracy": result.test_accuracy,
         "seconds": result.seconds,
         "resumed_from_step": result.resumed_from_step,
     }
-    shell.emit(fields, lambda: [_sentence(output, result)])
 
 
 def run_training(shell: Shell, request: "TrainRequest") -> "TrainResult":

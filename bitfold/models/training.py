@@ -295,12 +295,16 @@ def _sound_convolutions(model: PreActResNet) -> Iterator[None]:
         and m.in_channels < LEAST_ONEDNN_CHANNELS
         for m in model.modules()
     )
-    before = bool(torch.backends.mkldnn.enabled)
-    torch.backends.mkldnn.set_flags(before and not narrow)
+    if not narrow:
+        yield
+        return
+    # Without the last argument this setter changes the precision as well.
+    flags = torch.backends.mkldnn.set_flags
+    before, *_ = flags(False, _fp32_precision=None)  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        torch.backends.mkldnn.set_flags(before)
+        flags(before, _fp32_precision=None)  # type: ignore[no-untyped-call]
 
 
 def _identity(request: TrainRequest, spec: NetSpec) -> dict[str, object]:
