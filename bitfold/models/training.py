@@ -300,11 +300,11 @@ def _sound_convolutions(model: PreActResNet) -> Iterator[None]:
         return
     # Without the last argument this setter changes the precision as well.
     flags = torch.backends.mkldnn.set_flags
-    before, *_ = flags(False, _fp32_precision=None)  # type: ignore[no-untyped-call]
+    before, *_ = flags(_enabled=False, _fp32_precision=None)  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        flags(before, _fp32_precision=None)  # type: ignore[no-untyped-call]
+        flags(_enabled=before, _fp32_precision=None)  # type: ignore[no-untyped-call]
 
 
 def _identity(request: TrainRequest, spec: NetSpec) -> dict[str, object]:
