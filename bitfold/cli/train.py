@@ -157,7 +157,7 @@ VERB = Verb(
     "train",
     train,
     (
-        "bitfold train --net resnet20 --bits 4,4 --data fashion-mnist -o resnet20.pt",
-        "bitfold train --net resnet20 --bits 2,2 --init resnet20.pt --epochs 7 --lr 0.05 -o w2a2.pt",
+        "bitfold train --net resnet20 --bits 4,4 --data fashion-mnist -o w4a4.pt",
+        "bitfold train --net resnet20 --bits 2,2 --init w4a4.pt --epochs 7 --lr 0.05 -o w2a2.pt",
     ),
 )
