@@ -95,6 +95,19 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def peak_rss_mb() -> float:
+    """Largest resident set of this process so far, in MiB.
+
+    Linux carries ``ru_maxrss`` over from the parent through ``exec``; VmHWM starts afresh there.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def _random_images(shape: tuple[int, ...], options: BenchOptions) -> NDArray[np.uint8]:
     generator = np.random.default_rng(options.seed)
     return generator.integers(0, 256, (options.batch, *shape), dtype=np.uint8)
@@ -159,8 +172,7 @@ def _worker(pipe: Connection, engine: str, model: Path, options: BenchOptions) -
     pipe.send((version, precision))
     while pipe.recv():
         times = _run_for(infer, options.turn_s)
-        peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        pipe.send((times, peak_kib / 1024))
+        pipe.send((times, peak_rss_mb()))
 
 
 @dataclass(slots=True)
