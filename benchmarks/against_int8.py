@@ -14,8 +14,6 @@ from importlib import metadata
 from pathlib import Path
 
 from bitfold.benchmark import BenchOptions, run_bench
-from bitfold.export import fold_network, to_onnx
-from bitfold.models import NetSpec, Preprocessing, new_network
 
 NETWORKS = (
     ("resnet20", (2, 2), (32, 32, 3)),
@@ -31,6 +29,10 @@ def race(
     net: str, bits: tuple[int, int], shape: tuple[int, int, int], options: BenchOptions
 ) -> dict:
     """One network's report, as plain data."""
+    # Engines' processes import this file; torch must not count towards their memory.
+    from bitfold.export import fold_network, to_onnx
+    from bitfold.models import NetSpec, Preprocessing, new_network
+
     spec = NetSpec.with_default_grid(
         net=net,
         method="pact-sawb",
