@@ -61,9 +61,14 @@ class PackedStep:
     scratch_bytes: int = 0
 
 
+def fits_every_step(row: Row) -> bool:
+    """Whether ``row`` is exact whatever the step; false where its products are 16 bits wide."""
+    return (row.op, row.layout, row.isa) != ("conv2d", "direct", "avx2")
+
+
 def row_fits(row: Row, step: Step) -> bool:
     """Whether ``row`` is exact on ``step``: 16-bit products must not saturate."""
-    if not isinstance(step, ConvStep) or (row.layout, row.isa) != ("direct", "avx2"):
+    if not isinstance(step, ConvStep) or fits_every_step(row):
         return True
     return flush_quads(step) >= 1
 

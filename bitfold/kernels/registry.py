@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfold.errors import BitfoldError, UsageError
+from bitfold.kernels.c_steps import fits_every_step
 from bitfold.kernels.numba_backend import MAX_BITSERIAL_PAIRS, NUMBA_ROWS
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import Buffer, Step
@@ -188,24 +189,26 @@ def explain_choice(
     """For every row of the table: is it chosen on this machine, and why or why not."""
     forced = forced_kernel(force)
     answering = choose_backend(backend, force=forced)
-    features, taken = host_features(), dict[tuple[str, str], str]()
+    features, taken = host_features(), dict[str, str]()
     choices = []
     for row in kernel_rows():
         reason = _reason(row, features, forced)
         if not reason and row.backend != answering:
             reason = f"the {answering} backend answers"
-        if not reason and (row.op, row.layout) in taken:
-            reason = f"{taken[row.op, row.layout]} comes first"
-        if not reason:
-            taken[row.op, row.layout] = row.symbol
+        if not reason and row.op in taken:
+            reason = f"{taken[row.op]} comes first"
+        if not reason and fits_every_step(row) and row.backend == "c":
+            taken[row.op] = row.symbol
         choices.append(Choice(row, not reason, reason or _praise(row, forced)))
     return tuple(choices)
 
 
 def _praise(row: Row, force: str | None) -> str:
     """Why ``row`` is chosen."""
+    if not fits_every_step(row):
+        return "first wherever sums of its products fit 16 bits"
     if row.backend != "numba" or row.op != "conv2d":
-        return f"first {row.layout} row whose needs this CPU covers"
+        return "first row whose needs this CPU covers"
     if force in (row.layout, row.symbol):
         return f"chosen for every width: {force} is forced"
     limit = "up to" if row.layout == "bitserial" else "above"

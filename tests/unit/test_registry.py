@@ -107,15 +107,29 @@ def test_explanations_cover_every_row(with_rows):
     assert [c.row for c in choices] == [EXOTIC, PLAIN, *NUMBA_ROWS]
     assert [c.chosen for c in choices] == [False, True] + [False] * len(NUMBA_ROWS)
     assert choices[0].reason == "this CPU has no avx9"
-    assert choices[1].reason == "first dense row whose needs this CPU covers"
+    assert choices[1].reason == "first row whose needs this CPU covers"
     assert choices[2].reason == "the c backend answers"
+
+
+def test_a_row_that_fits_every_step_shadows_those_behind_it(monkeypatch):
+    rows = tuple(
+        Row("conv2d", layout, isa, frozenset(), f"{layout}:{isa}", "c")
+        for layout, isa in (("direct", "avx2"), ("direct_wide", "avx2"), ("bitserial", "scalar"))
+    )
+    monkeypatch.setattr(registry, "_c_rows", lambda: (rows, ""))
+    reasons = [c.reason for c in explain_choice()[:3]]
+    assert reasons == [
+        "first wherever sums of its products fit 16 bits",
+        "first row whose needs this CPU covers",
+        "direct_wide:avx2 comes first",
+    ]
 
 
 def test_explanations_name_what_is_forced(without_c):
     reasons = {c.row.symbol: c.reason for c in explain_choice(force="direct")}
     assert reasons["numba.conv_bitserial"] == "direct is forced"
     assert reasons["numba.conv_direct"] == "chosen for every width: direct is forced"
-    assert reasons["numba.add_integers"] == "first dense row whose needs this CPU covers"
+    assert reasons["numba.add_integers"] == "first row whose needs this CPU covers"
 
 
 def test_explanations_say_where_numba_switches_rows(without_c):
