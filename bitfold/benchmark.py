@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import bitfold
-from bitfold.errors import MissingDependencyError, UsageError
+from bitfold.errors import UsageError
 
 SCHEMA = "bitfold/bench/1"
 OURS = "bitfold"
@@ -124,13 +124,10 @@ def _our_inference(model: Path, options: BenchOptions) -> tuple[Inference, str, 
 
 
 def _onnxruntime_inference(model: Path, options: BenchOptions) -> tuple[Inference, str, str]:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError(
-            "onnxruntime is not installed", todo="pip install 'bitfold[bench]'"
-        ) from error
-    from bitfold.export import int8_peer, read_onnx
+    from bitfold.export import int8_peer, read_onnx, require_onnxruntime
+
+    require_onnxruntime()
+    import onnxruntime
 
     graph = read_onnx(model)
     settings = onnxruntime.SessionOptions()

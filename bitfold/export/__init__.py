@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from bitfold.export.from_checkpoint import from_checkpoint
     from bitfold.export.int8_peer import int8_peer
     from bitfold.export.lower import LayerReport
-    from bitfold.export.onnx_check import trace_onnxruntime
+    from bitfold.export.onnx_check import (
+        require_onnxruntime,
+        run_onnxruntime,
+        trace_onnxruntime,
+    )
     from bitfold.export.onnx_qdq import OnnxExport, onnx_model, to_onnx
     from bitfold.export.onnx_reader import read_onnx
     from bitfold.export.pipeline import Folded, fold_network
@@ -32,6 +36,8 @@ _HOMES = {
     "onnx_model": "onnx_qdq",
     "to_onnx": "onnx_qdq",
     "read_onnx": "onnx_reader",
+    "require_onnxruntime": "onnx_check",
+    "run_onnxruntime": "onnx_check",
     "trace_onnxruntime": "onnx_check",
     "int8_peer": "int8_peer",
 }
@@ -49,6 +55,8 @@ __all__ = [
     "onnx_model",
     "quantizer_names",
     "read_onnx",
+    "require_onnxruntime",
+    "run_onnxruntime",
     "to_onnx",
     "trace_onnxruntime",
 ]
