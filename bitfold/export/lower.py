@@ -33,6 +33,7 @@ from bitfold.export.qgraph import (
 )
 from bitfold.export.thresholds import threshold_table
 from bitfold.ir import (
+    INT32_MAX,
     Accumulator,
     Add,
     CodeTensor,
@@ -51,11 +52,11 @@ from bitfold.ir import (
     Thresholds,
     WideTensor,
     output_type,
+    verify,
 )
 
 MAX_FRACTION_BITS = 16
 MIN_FRACTION_BITS = 6
-INT32_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,14 +306,13 @@ def _lower_at(graph: QGraph, fraction_bits: int) -> tuple[IntGraph, tuple[LayerR
         _lower_node(build, node)
     last = build.known[graph.nodes[-1].name]
     build.emit(Dequantize("logits", last.name), last.name)
-    wide = [t for t in build.types.values() if isinstance(t, WideTensor | Accumulator)]
-    if any(t.lo < -INT32_MAX or t.hi > INT32_MAX for t in wide):
-        raise RangeError(f"a range leaves 32 bits with {fraction_bits} fraction bits")
-    return IntGraph.of(build.nodes, meta=dict(graph.meta)), tuple(build.reports)
+    integers = IntGraph.of(build.nodes, meta=dict(graph.meta))
+    verify(integers)
+    return integers, tuple(build.reports)
 
 
 def lower(graph: QGraph) -> tuple[IntGraph, tuple[LayerReport, ...]]:
-    """The integer graph, with as many fraction bits as every proven range allows.
+    """The verified integer graph, with as many fraction bits as every proven range allows.
 
     Raises UnsupportedError naming the layer, RangeError where no stream resolution fits.
     """

@@ -8,7 +8,7 @@ from bitfold.export.lower import LayerReport, lower
 from bitfold.export.passes import absorb_relu, fold_batchnorm, widen_residuals
 from bitfold.export.qgraph import QGraph
 from bitfold.export.trace import trace
-from bitfold.ir import IntGraph, verify
+from bitfold.ir import IntGraph
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,6 +33,4 @@ def fold_network(model: "nn.Module") -> Folded:
     graph = trace(model)
     for run_pass in PIPELINE:
         graph = run_pass(graph)
-    integers, layers = lower(graph)
-    verify(integers)
-    return Folded(integers, layers)
+    return Folded(*lower(graph))

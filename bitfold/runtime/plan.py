@@ -14,6 +14,7 @@ import numpy as np
 
 from bitfold.errors import UnsupportedError
 from bitfold.ir import (
+    INT32_MAX,
     Accumulator,
     Add,
     CodeTensor,
@@ -53,7 +54,6 @@ from bitfold.kernels.steps import (
 )
 from bitfold.runtime.arena import Lifetime, assign_offsets, reserved_bytes
 
-INT32_MAX = 2**31 - 1
 T = TypeVar("T")
 
 
