@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bitfold.ir import CodeTensor, IntArray, IntGraph
-from bitfold.models.quantizers import PactActivation
+from bitfold.models import ActivationQuantizer
 
 BATCH = 100
 
@@ -57,8 +57,8 @@ def _channels_first(codes: IntArray) -> IntArray:
     return codes.transpose(0, 3, 1, 2) if codes.ndim == 4 else codes
 
 
-def _quantizers(model: nn.Module) -> dict[str, PactActivation]:
-    return {n: m for n, m in model.named_modules() if isinstance(m, PactActivation)}
+def _quantizers(model: nn.Module) -> dict[str, ActivationQuantizer]:
+    return {n: m for n, m in model.named_modules() if isinstance(m, ActivationQuantizer)}
 
 
 def _observe(
@@ -72,13 +72,14 @@ def _observe(
         def hook(
             module: nn.Module, args: tuple[Tensor, ...], output: Tensor, name: str = name
         ) -> Tensor:
-            assert isinstance(module, PactActivation)
+            assert isinstance(module, ActivationQuantizer)
             seen[name] = _channels_last(module.codes(args[0]))
             if forced is None:
                 return output
             codes = torch.from_numpy(np.array(_channels_first(forced[name]), order="C"))
-            step = module.clip.detach().double() / (2**module.bits - 1)
-            replaced: Tensor = codes.reshape(output.shape).to(output.dtype) * step.to(output.dtype)
+            scales = torch.tensor([float(s) for s in module.exact_scales()], dtype=torch.float64)
+            shaped = scales.view(1, -1, *[1] * (output.dim() - 2)).to(output.dtype)
+            replaced: Tensor = codes.reshape(output.shape).to(output.dtype) * shaped
             return replaced
 
         handles.append(quantizer.register_forward_hook(hook))

@@ -27,16 +27,15 @@ from bitfold.export.qgraph import (
     Sum,
 )
 from bitfold.ir import IntArray
-from bitfold.models import NetSpec
-from bitfold.models.layers import QuantConv2d, QuantLinear
-from bitfold.models.nets.preact_resnet import PixelNorm
-from bitfold.models.quantizers import MinMaxWeight, PactActivation, SawbWeight
+from bitfold.models import NetSpec, Preprocessing
+from bitfold.models.layers import PixelNorm, QuantConv2d, QuantLinear
+from bitfold.models.protocol import ActivationQuantizer
 
 
 class _QuantizerTracer(fx.Tracer):
     """Stops at quantizers, quantized layers and everything torch itself provides."""
 
-    LEAVES = (PixelNorm, QuantConv2d, QuantLinear, PactActivation)
+    LEAVES = (PixelNorm, QuantConv2d, QuantLinear, ActivationQuantizer)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether ``m`` becomes one node."""
@@ -48,18 +47,10 @@ def _doubles(tensor: torch.Tensor) -> tuple[float, ...]:
 
 
 def weight_codes(layer: QuantConv2d | QuantLinear) -> tuple[IntArray, Rationals]:
-    """Codes of a layer's weights and their rational scales: one, or one an output channel.
-
-    SAWB: scale = clip / unit exactly; min-max: the float32 scale's exact value.
-    """
+    """Codes of a layer's weights and their rational scales: one, or one an output channel."""
+    weight = layer.weight.detach()
     quantizer = layer.weight_quantizer
-    codes = quantizer.codes(layer.weight.detach()).numpy()
-    match quantizer:
-        case SawbWeight():
-            unit = quantizer.levels - 1 if quantizer.grid.step == 2 else quantizer.grid.hi
-            return codes, (Fraction(float(quantizer.clip)) / unit,)
-        case MinMaxWeight():
-            return codes, tuple(Fraction(s) for s in quantizer.scale(layer.weight).tolist())
+    return quantizer.codes(weight).numpy(), quantizer.exact_scales(weight)
 
 
 def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
@@ -118,9 +109,8 @@ def _batchnorm(name: str, x: str, module: nn.BatchNorm2d) -> BatchNorm:
     )
 
 
-def _pact(name: str, x: str, module: PactActivation) -> Activation:
-    scale = Fraction(float(module.clip.detach())) / module.grid.hi
-    return Activation(name, x, module.grid, scale)
+def _activation(name: str, x: str, module: ActivationQuantizer) -> Activation:
+    return Activation(name, x, module.grid, module.exact_scales()[0])
 
 
 def _max_pool(name: str, x: str, module: nn.MaxPool2d) -> MaxPool:
@@ -142,7 +132,6 @@ _MODULES: dict[type[nn.Module], Callable[..., QNode]] = {
     QuantConv2d: _conv,
     QuantLinear: _linear,
     nn.BatchNorm2d: _batchnorm,
-    PactActivation: _pact,
     nn.ReLU: lambda name, x, _module: Relu(name, x),
     nn.MaxPool2d: _max_pool,
     nn.AdaptiveAvgPool2d: _mean_pool,
@@ -160,7 +149,10 @@ def _module_node(node: fx.Node, x: str, module: nn.Module, spec: NetSpec) -> QNo
     name = str(node.target)
     if isinstance(module, PixelNorm):
         norm = spec.preprocessing
+        assert isinstance(norm, Preprocessing)
         return Pixels(name, spec.input_shape, norm.mean, norm.std)
+    if isinstance(module, ActivationQuantizer):
+        return _activation(name, x, module)
     convert = _MODULES.get(type(module))
     if convert is None:
         raise UnsupportedError(

@@ -12,16 +12,18 @@ if TYPE_CHECKING:
     from bitfold.models.data import LabelledImages, load_images
     from bitfold.models.evaluation import evaluate
     from bitfold.models.nets import METHODS, NETS, build_network
-    from bitfold.models.protocol import Quantizer
+    from bitfold.models.protocol import ActivationQuantizer, WeightQuantizer
     from bitfold.models.recipe import TrainConfig
-    from bitfold.models.spec import NetSpec, Preprocessing
+    from bitfold.models.spec import NetSpec, Preprocessing, PublishedPreprocessing
     from bitfold.models.training import Progress, TrainRequest, TrainResult, train_network
 
 __all__ = [
     # what a network is
     "NetSpec",
     "Preprocessing",
-    "Quantizer",
+    "PublishedPreprocessing",
+    "ActivationQuantizer",
+    "WeightQuantizer",
     "METHODS",
     "NETS",
     "build_network",
@@ -44,7 +46,9 @@ __all__ = [
 _HOMES = {
     "NetSpec": "spec",
     "Preprocessing": "spec",
-    "Quantizer": "protocol",
+    "PublishedPreprocessing": "spec",
+    "ActivationQuantizer": "protocol",
+    "WeightQuantizer": "protocol",
     "METHODS": "nets",
     "NETS": "nets",
     "build_network": "nets",

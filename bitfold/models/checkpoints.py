@@ -7,7 +7,6 @@ contiguous CPU tensors.
 """
 
 import io
-import math
 import pickle
 import warnings
 from collections.abc import Iterable, Mapping
@@ -19,8 +18,9 @@ from torch import Tensor, nn
 
 from bitfold.errors import InputError, UnsupportedError, UsageError
 from bitfold.files import write_atomically
+from bitfold.models.layers import PixelConv2d, QuantConv2d, QuantLinear
 from bitfold.models.nets import PreActResNet, build_network
-from bitfold.models.quantizers import MinMaxWeight, PactActivation, SawbWeight
+from bitfold.models.protocol import ActivationQuantizer
 from bitfold.models.spec import NetSpec
 
 CHECKPOINT_FORMAT = "bitfold/checkpoint/1"
@@ -232,19 +232,17 @@ def _value_problems(model: nn.Module) -> list[str]:
     problems = []
     for name, module in model.named_modules():
         match module:
-            case PactActivation() | SawbWeight():
-                clip, scale = float(module.clip.detach()), module.scale()
-                if not (math.isfinite(scale) and clip > 0):
-                    problems.append(f"{name}.clip is {clip:g}, must be positive")
+            case ActivationQuantizer():
+                problems += [f"{name}.{fault}" for fault in module.faults()]
             case nn.BatchNorm2d(running_var=Tensor() as variance):
                 if float(variance.min()) + module.eps <= 0:
                     problems.append(f"{name}.running_var falls to {float(variance.min()):g}")
-            case (
-                nn.Conv2d(weight_quantizer=MinMaxWeight() as quantizer)
-                | nn.Linear(weight_quantizer=MinMaxWeight() as quantizer)
-            ):
-                if not float(quantizer.scale(module.weight.detach()).min()) > 0:
-                    problems.append(f"{name}.weight is too small to have a scale")
+            case PixelConv2d():
+                faults = module.weight_quantizer.faults(module.pixel_weight().detach())
+                problems += [f"{name}.{fault}" for fault in faults]
+            case QuantConv2d() | QuantLinear():
+                faults = module.weight_quantizer.faults(module.weight.detach())
+                problems += [f"{name}.{fault}" for fault in faults]
             case _:
                 pass
     return problems

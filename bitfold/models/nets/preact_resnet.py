@@ -11,27 +11,15 @@ The shortcut keeps 8-bit weights: the high-precision shortcut that PACT+SAWB rec
 import torch
 from torch import Tensor, nn
 
-from bitfold.models.layers import QuantConv2d, QuantLinear
+from bitfold.models.layers import PixelNorm, QuantConv2d, QuantLinear
 from bitfold.models.quantizers.minmax import MinMaxWeight
 from bitfold.models.quantizers.pact import PactActivation
 from bitfold.models.quantizers.sawb import SawbWeight
-from bitfold.models.spec import GridKind, NetSpec, Preprocessing
+from bitfold.models.spec import GridKind, NetSpec
 
 EDGE_BITS = 8
 STAGES = {"resnet8": (1, 1, 1), "resnet20": (3, 3, 3)}
 STAGE_WIDTHS = (16, 32, 64)
-
-
-class PixelNorm(nn.Module):
-    """Raw pixels 0…255 → (pixel − mean)/std with an integer mean, exact on the pixel grid."""
-
-    def __init__(self, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        self.preprocessing = preprocessing
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(N, C, H, W) float pixels → normalized, same shape."""
-        return (pixels - self.preprocessing.mean) / self.preprocessing.std
 
 
 class PreActBlock(nn.Module):

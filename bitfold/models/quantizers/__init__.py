@@ -1,4 +1,4 @@
-"""Quantizers, one paper a file; all follow ``bitfold.models.protocol.Quantizer``."""
+"""Quantizers, one paper a file; all follow ``bitfold.models.protocol``."""
 
 from bitfold.models.quantizers.minmax import MinMaxWeight
 from bitfold.models.quantizers.pact import PactActivation

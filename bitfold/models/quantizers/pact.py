@@ -6,16 +6,20 @@
 The paper leaves ties open: we round half to even and multiply by L/alpha before rounding.
 """
 
+import math
+from fractions import Fraction
+
 import torch
 from torch import Tensor, nn
 
 from bitfold.ir import Grid
+from bitfold.models.protocol import ActivationQuantizer, Rationals
 from bitfold.models.quantizers.ste import straight_through
 
 DEFAULT_CLIP = 8.0
 
 
-class PactActivation(nn.Module):
+class PactActivation(ActivationQuantizer):
     """Unsigned ``bits``-bit activation with one learnable clip alpha per layer.
 
     Gradient (paper, eq. 3): dy/dx = 1 on [0, alpha), dy/dalpha = 1 where x ≥ alpha, 0 elsewhere.
@@ -32,9 +36,9 @@ class PactActivation(nn.Module):
         """Codes 0 … 2^b − 1."""
         return Grid.unsigned(self.bits)
 
-    def scale(self) -> float:
-        """Real value of code 1: alpha / (2^b − 1), as the nearest double."""
-        return float(self.clip.detach()) / self.grid.hi
+    def exact_scales(self) -> Rationals:
+        """Real value of code 1: alpha / (2^b − 1)."""
+        return (Fraction(float(self.clip.detach())) / self.grid.hi,)
 
     def codes(self, x: Tensor) -> Tensor:
         """Codes of ``x`` (same shape, int64), rounded in the dtype of ``x``."""
@@ -48,6 +52,12 @@ class PactActivation(nn.Module):
         clip = self.clip
         clipped = torch.minimum(torch.relu(x), clip)
         return straight_through(torch.round(clipped * (levels / clip)) * (clip / levels), clipped)
+
+    def faults(self) -> list[str]:
+        """A clip that is not positive and finite."""
+        clip = float(self.clip.detach())
+        scale = clip / self.grid.hi
+        return [] if 0 < scale < math.inf else [f"clip is {clip:g}, must be positive"]
 
     def extra_repr(self) -> str:
         """Shown by ``print(module)``."""

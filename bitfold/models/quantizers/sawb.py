@@ -9,10 +9,14 @@ carries no gradient and is stored in the checkpoint: the coefficients that diffe
 print differ, the clip is what the network was trained with.
 """
 
+import math
+from fractions import Fraction
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bitfold.ir import Grid
+from bitfold.models.protocol import Rationals, WeightQuantizer
 from bitfold.models.quantizers.ste import straight_through
 from bitfold.models.spec import DEFAULT_GRID, GridKind
 
@@ -38,7 +42,7 @@ def sawb_clip(weight: Tensor, levels: int) -> Tensor:
     return torch.where(clip > 0, clip, w.abs().amax().clamp(min=1e-12))
 
 
-class SawbWeight(nn.Module):
+class SawbWeight(WeightQuantizer):
     """SAWB quantizer of one layer's weights: one clip per tensor, recomputed in training."""
 
     clip: Tensor
@@ -55,10 +59,14 @@ class SawbWeight(nn.Module):
         """``odd(b)`` or ``narrow(b)``."""
         return Grid.odd(self.bits) if self.grid_kind == "odd" else Grid.narrow(self.bits)
 
-    def scale(self) -> float:
-        """Real value of code 1, as the nearest double; one scale for the whole tensor."""
-        unit = self.levels - 1 if self.grid_kind == "odd" else (self.levels - 1) // 2
-        return float(self.clip) / unit
+    @property
+    def unit(self) -> int:
+        """Codes from 0 to the clip."""
+        return self.levels - 1 if self.grid_kind == "odd" else (self.levels - 1) // 2
+
+    def exact_scales(self, weight: Tensor) -> Rationals:
+        """Real value of code 1, one for the whole tensor: alpha / unit."""
+        return (Fraction(float(self.clip)) / self.unit,)
 
     def indices(self, weight: Tensor) -> Tensor:
         """Level q ∈ 0…n−1 of each weight (float), rounded in the dtype of ``weight``."""
@@ -81,6 +89,12 @@ class SawbWeight(nn.Module):
             self.refresh(weight)
         value = self.clip * (2 * self.indices(weight) / (self.levels - 1) - 1)
         return straight_through(value, torch.clamp(weight, -self.clip, self.clip))
+
+    def faults(self, weight: Tensor) -> list[str]:
+        """A clip that is not positive and finite."""
+        clip = float(self.clip)
+        sound = 0 < clip / self.unit < math.inf
+        return [] if sound else [f"weight_quantizer.clip is {clip:g}, must be positive"]
 
     def extra_repr(self) -> str:
         """Shown by ``print(module)``."""
