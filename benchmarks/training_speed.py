@@ -20,6 +20,8 @@ from torch import nn
 
 from bitfold.benchmark import cpu_name
 from bitfold.models import LabelledImages, NetSpec, Preprocessing, TrainConfig, build_network
+from bitfold.models.batches import make_batches
+from bitfold.models.distributed import Share
 from bitfold.models.quantizers import PactActivation
 from bitfold.models.trainer import Trainer
 
@@ -55,7 +57,8 @@ def trainer_of(bits: tuple[int, int], *, quantized: bool, compiled: bool) -> Tra
     model = build_network(spec)
     config = TrainConfig(epochs=10**6, batch_size=BATCH, compile=compiled)
     chosen = model if quantized else without_quantizers(model)
-    return Trainer(chosen, LabelledImages(images, labels, classes), config)
+    data = LabelledImages(images, labels, classes)
+    return Trainer(chosen, make_batches(data, config, share=Share()), config)
 
 
 def turn(trainer: Trainer) -> list[float]:

@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bitfold.export import LayerFlips, LayerReport
+    from bitfold.models import PublishedOptions
 
 SCHEMA = "bitfold/verify/1"
 ORACLE = "oracle"
 SIMULATED_IMAGES = 2
 BATCH = 50
+# What evaluating the trained network in float64 can itself move a value by.
+FLOAT64_NOISE = 1e-9
 
 Images = NDArray[np.uint8]
 Logits = NDArray[np.float32]
@@ -68,7 +71,11 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class LayerRecord:
-    """How one quantizer was folded, and how often its codes differ from the trained network's."""
+    """How one quantizer was folded, and how often its codes differ from the trained network's.
+
+    ``farthest`` is how far, in real units, a value whose code differs lies from the crossing; it
+    may not pass ``bound``.
+    """
 
     name: str
     exact: bool
@@ -76,15 +83,20 @@ class LayerRecord:
     compared: int
     flips: int
     flips_free_running: int
+    farthest: float
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """All stages, what was proved without running anything, and the fold's layer table."""
+    """All stages, what was proved without running anything, and the fold's layer table.
+
+    ``folding`` lists every bound that the fold stated: stream, channel multipliers, biases.
+    """
 
     images: int
     stages: tuple[Stage, ...]
     layers: tuple[LayerRecord, ...]
+    folding: tuple["LayerReport", ...]
     accumulators_proved: int
     requant_pairs_checked: int
     top1: float | None
@@ -186,15 +198,22 @@ class _TrainedNet:
 
     model: "nn.Module"
     names: tuple[str, ...]
-    reports: Mapping[str, "LayerReport"]
+    folding: tuple["LayerReport", ...]
+
+    @property
+    def reports(self) -> Mapping[str, "LayerReport"]:
+        """How each quantizer was folded."""
+        return {report.name: report for report in self.folding if report.kind == "thresholds"}
 
 
-def _trained_net(graph: IntGraph, checkpoint: Path) -> _TrainedNet:
+def _trained_net(
+    graph: IntGraph, checkpoint: Path, published: "PublishedOptions | None"
+) -> _TrainedNet:
     from bitfold.export import fold_network, quantizer_names
-    from bitfold.models import load_checkpoint
+    from bitfold.models import load_one_network
 
-    model = load_checkpoint(checkpoint).model
-    reports = {report.name: report for report in fold_network(model).layers}
+    model = load_one_network(checkpoint, published=published).model
+    folding = fold_network(model).layers
     names = quantizer_names(graph, model)
     if not names:
         raise UsageError(
@@ -202,7 +221,7 @@ def _trained_net(graph: IntGraph, checkpoint: Path) -> _TrainedNet:
             where=f"file {checkpoint}",
             todo="Give the checkpoint that the model was exported from.",
         )
-    return _TrainedNet(model, names, reports)
+    return _TrainedNet(model, names, folding)
 
 
 class _Comparison:
@@ -270,7 +289,7 @@ class _Comparison:
             chosen = [flip for flip in flips if trained.reports[flip.name].exact == exact]
             if chosen:
                 stages.append(_flip_stage(f"fake-quant float64, {label}", chosen, exact=exact))
-        return stages
+        return [*stages, *_bound_stages(list(flips), trained.reports)]
 
     def records(self) -> tuple[LayerRecord, ...]:
         """The fold's layer table."""
@@ -282,7 +301,7 @@ class _Comparison:
         return tuple(
             LayerRecord(
                 name, reports[name].exact, reports[name].error,
-                flip.compared, flip.flips, running[name].flips,
+                flip.compared, flip.flips, running[name].flips, flip.farthest,
             )
             for name, flip in alone.items()
         )  # fmt: skip
@@ -303,6 +322,24 @@ def _flip_stage(name: str, flips: Sequence["LayerFlips"], *, exact: bool) -> Sta
         exact,
         f"{len(flips)} layers",
     )
+
+
+def _bound_stages(
+    flips: Sequence["LayerFlips"], reports: Mapping[str, "LayerReport"]
+) -> list[Stage]:
+    """Whether each layer's flips lie as close to a crossing as its bound says."""
+    bounded = [flip for flip in flips if not reports[flip.name].exact]
+    beyond = [
+        flip
+        for flip in bounded
+        if flip.farthest > reports[flip.name].error * (1 + FLOAT64_NOISE) + FLOAT64_NOISE
+    ]
+    if not bounded:
+        return []
+    first = _flip_stage("", beyond, exact=True).first if beyond else None
+    most = max((flip.farthest for flip in bounded), default=0.0)
+    name, detail = "fake-quant float64, flips beyond their bound", f"{len(bounded)} layers"
+    return [Stage(name, ORACLE, len(bounded), len(beyond), most, first, detail=detail)]
 
 
 def _merge_stages(parts: Sequence[Stage]) -> Stage:
@@ -331,17 +368,18 @@ def certify(
     labels: NDArray[np.int64] | None = None,
     model_path: Path | None = None,
     checkpoint: Path | None = None,
+    published: "PublishedOptions | None" = None,
     report: Callable[[str], None] = lambda stage: None,
 ) -> Certificate:
     """Run every form of ``graph`` on ``images`` (N, H, W, C) and compare them with the oracle.
 
     ``model_path`` is the ONNX file to run under ONNX Runtime (default: written from ``graph``);
-    ``checkpoint`` adds the trained network. ``report`` is told each stage before it runs. Raises
-    UsageError without images or with another network's checkpoint.
+    ``checkpoint`` adds the trained network, read as ``published`` asks. ``report`` is told each
+    stage before it runs. Raises UsageError without images or with another network's checkpoint.
     """
     if not len(images):
         raise UsageError("there are no images to compare on", todo="Give at least one image.")
-    trained = _trained_net(graph, checkpoint) if checkpoint is not None else None
+    trained = _trained_net(graph, checkpoint, published) if checkpoint is not None else None
     with ExitStack() as stack:
         forms = (
             *_kernel_forms(graph, stack), *_onnx_forms(graph, model_path), _array_form(graph),
@@ -353,6 +391,7 @@ def certify(
         len(images),
         comparison.all_stages(),
         comparison.records(),
+        () if trained is None else tuple(layer for layer in trained.folding if not layer.exact),
         sum(isinstance(t, Accumulator) for t in graph.types.values()),
         requantization_pairs(graph),
         _accuracy(comparison.logits, labels),

@@ -1,19 +1,33 @@
 """``bitfold export``: checkpoint → integer graph → ONNX."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bitfold.cli.inputs import CheckpointArgument, OutputOption, require_file, require_folder_of
+from bitfold.cli.published_options import (
+    CalibrationOption,
+    EdgesOption,
+    GenomeOption,
+    InputOption,
+    MeanOption,
+    PublishedBitsOption,
+    StdOption,
+    published_options,
+)
 from bitfold.cli.shell import Shell, Verb, one_of
 from bitfold.cli.summary import totals
 from bitfold.errors import UnsupportedError
 
-PROFILES, EDGES = ("qcdq",), ("8bit",)
-PLANNED_PROFILES, PLANNED_EDGES = ("lowbit", "integer", "qonnx"), ("16bit",)
+if TYPE_CHECKING:
+    from bitfold.export import LayerReport
+    from bitfold.models import PublishedOptions
+
+PROFILES = ("qcdq",)
+PLANNED_PROFILES = ("lowbit", "integer", "qonnx")
 
 ProfileOption = Annotated[str, typer.Option("--profile", help="Form of the ONNX file: qcdq.")]
-EdgesOption = Annotated[str, typer.Option("--edges", help="First and last layer: 8bit.")]
 
 
 def supported(text: str, known: tuple[str, ...], planned: tuple[str, ...], *, option: str) -> str:
@@ -34,26 +48,44 @@ def export(
     *,
     output: OutputOption,
     profile: ProfileOption = "qcdq",
-    edges: EdgesOption = "8bit",
+    genome: GenomeOption = None,
+    edges: EdgesOption = None,
+    input_shape: InputOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    bits: PublishedBitsOption = None,
+    calib: CalibrationOption = None,
 ) -> None:
-    """Fold a checkpoint to integers and write ONNX."""
+    """Fold a checkpoint to integers and write ONNX.
+
+    CKPT is a checkpoint of ours or of the UniQ, BASQ, STTN or PACT/SAWB code; a published one needs
+    --input, --mean and --std, a BASQ supernet --genome, PACT --bits.
+    """
     supported(profile, PROFILES, PLANNED_PROFILES, option="--profile")
-    supported(edges, EDGES, PLANNED_EDGES, option="--edges")
     require_file(checkpoint, kind="checkpoint")
     require_folder_of(output)
-    fields = export_checkpoint(shell, checkpoint, output=output, profile=profile)
+    options = published_options(
+        genome=genome, edges=edges, input_shape=input_shape, mean=mean, std=std, bits=bits,
+        calib=calib,
+    )  # fmt: skip
+    fields = export_checkpoint(shell, checkpoint, output=output, profile=profile, published=options)
     shell.emit(fields, lambda: (_sentence(fields), *_warnings(fields)))
 
 
 def export_checkpoint(
-    shell: Shell, checkpoint: CheckpointArgument, *, output: OutputOption, profile: str
+    shell: Shell,
+    checkpoint: CheckpointArgument,
+    *,
+    output: OutputOption,
+    profile: str,
+    published: "PublishedOptions | None" = None,
 ) -> dict[str, object]:
     """Fold, write, and give the fields of the JSON object."""
     from bitfold.export import fold_network, to_onnx
-    from bitfold.models import load_checkpoint
+    from bitfold.models import load_one_network
 
     shell.log.info("reading %s", checkpoint)
-    loaded = load_checkpoint(checkpoint)
+    loaded = load_one_network(checkpoint, published=published)
     folded = fold_network(loaded.model)
     shell.log.info("writing %s", output)
     written = to_onnx(folded.graph, output, profile=profile)
@@ -73,9 +105,22 @@ def export_checkpoint(
         "packed_weight_bytes": sums.packed_weight_bytes,
         "exact_layers": len(folded.layers) - len(bounded),
         "bounded_layers": len(bounded),
-        "warnings": list(written.warnings),
-        "bounds": [{"name": layer.name, "error": layer.error} for layer in bounded],
+        "warnings": [*loaded.notes, *saturation_warning(folded.layers), *written.warnings],
+        "bounds": [
+            {"name": layer.name, "kind": layer.kind, "error": layer.error} for layer in bounded
+        ],
     }
+
+
+def saturation_warning(layers: "Sequence[LayerReport]") -> list[str]:
+    """A line that counts the tensors which saturate, if any do (ADR 0012)."""
+    count = sum(layer.kind == "saturating stream" for layer in layers)
+    if not count:
+        return []
+    return [
+        f"{count} tensors of the residual stream saturate at 64 standard deviations of their batch "
+        "norm: no proof keeps them in 32 bits"
+    ]
 
 
 def _sentence(fields: dict[str, object]) -> str:
@@ -97,5 +142,7 @@ VERB = Verb(
     (
         "bitfold export resnet20.pt -o resnet20.onnx",
         "bitfold export resnet20.pt -o resnet20.onnx --profile qcdq --json",
+        "bitfold export presnet18.pth -o presnet18.onnx --input 224x224x3 "
+        "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
     ),
 )

@@ -1,20 +1,24 @@
 """Arguments that several verbs share, and what stands behind them: a model, a batch of images."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bitfold.cli.shell import one_of
-from bitfold.errors import InputError, OutputError, UnsupportedError, UsageError
+from bitfold.cli.shell import one_of, parse_pair
+from bitfold.errors import InputError, OutputError, UsageError
+from bitfold.models.offered import METHODS, NETS, check_offered
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from bitfold.ir import IntGraph
+    from bitfold.models import PublishedOptions
 
-TORCH_FILE_MAGIC = b"PK\x03\x04"
+# What torch.save begins its files with: an archive, and before torch 1.6 a pickled number.
+TORCH_FILE_MAGICS = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="ONNX file to read.")]
 CheckpointArgument = Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint to read.")]
@@ -33,10 +37,17 @@ OptionalOutput = Annotated[
     Path | None, typer.Option("-o", "--output", help="Write the JSON result to this file too.")
 ]
 BitsOption = Annotated[
-    str, typer.Option("--bits", metavar="W,A", help="Bits of weights and activations, as in 4,4.")
+    str | None,
+    typer.Option("--bits", metavar="W,A", help="Bits of weights and activations, as in 4,4."),
 ]
-NetOption = Annotated[str, typer.Option("--net", help="resnet8 or resnet20.")]
-MethodOption = Annotated[str, typer.Option("--method", help="Quantization method: pact-sawb.")]
+NetOption = Annotated[str, typer.Option("--net", help=f"One of {', '.join(NETS)}.")]
+MethodOption = Annotated[
+    str, typer.Option("--method", help=f"Quantization method: one of {', '.join(METHODS)}.")
+]
+GenomeOption = Annotated[
+    str | None,
+    typer.Option("--genome", metavar="G", help="BASQ: a branch a unit, 5,3,2,…, or a JSON file."),
+]
 WidthOption = Annotated[float, typer.Option("--width", help="Factor on all channel counts.")]
 
 
@@ -64,18 +75,22 @@ def require_folder_of(path: Path) -> None:
     )
 
 
-def open_graph(path: Path) -> "IntGraph":
-    """The integer graph in an ONNX file or, folded here, of a checkpoint."""
+def open_graph(path: Path, *, published: "PublishedOptions | None" = None) -> "IntGraph":
+    """The integer graph in an ONNX file or, folded here as ``published`` asks, of a checkpoint."""
     require_file(path, kind="model")
-    with path.open("rb") as stream:
-        is_checkpoint = stream.read(len(TORCH_FILE_MAGIC)) == TORCH_FILE_MAGIC
-    if is_checkpoint:
+    if is_torch_file(path):
         from bitfold.export import from_checkpoint
 
-        return from_checkpoint(path)
+        return from_checkpoint(path, published=published)
     from bitfold.export import read_onnx
 
     return read_onnx(path)
+
+
+def is_torch_file(path: Path) -> bool:
+    """Whether the file begins as ``torch.save``'s do."""
+    with path.open("rb") as stream:
+        return stream.read(max(map(len, TORCH_FILE_MAGICS))).startswith(TORCH_FILE_MAGICS)
 
 
 def open_array(path: Path) -> "NDArray[np.uint8]":
@@ -99,18 +114,56 @@ def open_array(path: Path) -> "NDArray[np.uint8]":
     return images
 
 
-METHODS, PLANNED_METHODS = ("pact-sawb",), ("uniq", "sttn", "stqn", "basq")
-
-
 def known_method(method: str) -> None:
-    """Raise UsageError for an unknown method, UnsupportedError for one that is still to come."""
-    one_of(method, (*METHODS, *PLANNED_METHODS), option="--method")
-    if method in PLANNED_METHODS:
-        raise UnsupportedError(
-            f"method {method} is not available in this version",
-            where="option --method",
-            todo="available: " + ", ".join(METHODS),
+    """Raise UsageError for an unknown method."""
+    one_of(method, tuple(METHODS), option="--method")
+
+
+def known_bits(text: str | None, *, net: str, method: str) -> tuple[int, int]:
+    """``--bits`` as numbers, checked against net and method before torch is loaded.
+
+    A method that comes at one width needs none. Raises UsageError.
+    """
+    known_method(method)
+    offered = METHODS[method]
+    if text is not None:
+        pair = parse_pair(text, option="--bits")
+    elif len(offered.weights) == len(offered.activations) == 1:
+        pair = (offered.weights[0], offered.activations[0])
+    else:
+        raise UsageError(
+            f"{method} needs a bit width", where="option --bits", todo="Give --bits, as in 4,4."
         )
+    check_offered(net, method, pair)
+    return pair
+
+
+def parse_genome(text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Branches and bits a unit (none: the network's own) from ``5,3,2`` or a search's result.
+
+    Raises UsageError for anything else, InputError for a file that cannot be read.
+    """
+    from bitfold.models.search.genome import Genome, genome_of_fields
+
+    path = Path(text)
+    if not path.is_file():
+        try:
+            genome = Genome.from_key(text)
+        except ValueError as error:
+            raise UsageError(
+                f"{text!r} is no genome",
+                where="option --genome",
+                todo="Give whole numbers as in 5,3,2 or a JSON file of `bitfold search`.",
+            ) from error
+        return genome.branches, genome.bits
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"not a JSON file: {error}", where=f"file {path}", todo="Write it again."
+        ) from error
+    genome = genome_of_fields(fields if isinstance(fields, dict) else {})
+    return genome.branches, genome.bits
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:

@@ -4,6 +4,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from bitfold.cli.inputs import ModelArgument, open_graph
+from bitfold.cli.published_options import (
+    CalibrationOption,
+    EdgesOption,
+    GenomeOption,
+    InputOption,
+    MeanOption,
+    PublishedBitsOption,
+    StdOption,
+    published_options,
+)
 from bitfold.cli.shell import Shell, Verb
 from bitfold.cli.summary import LayerRow, Totals, layer_rows, totals
 
@@ -13,13 +23,28 @@ if TYPE_CHECKING:
     from bitfold.ir import IntGraph
 
 
-def inspect(shell: Shell, model: ModelArgument) -> None:
+def inspect(
+    shell: Shell,
+    model: ModelArgument,
+    *,
+    genome: GenomeOption = None,
+    edges: EdgesOption = None,
+    input_shape: InputOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    bits: PublishedBitsOption = None,
+    calib: CalibrationOption = None,
+) -> None:
     """Show every layer of a model.
 
     Operation, shape, bits and grids, MACs, packed size, proven range, and the kernel that runs it.
-    MODEL is an ONNX file of ours or a checkpoint.
+    MODEL is an ONNX file of ours or a checkpoint, a published one with the options of `export`.
     """
-    graph = open_graph(model)
+    options = published_options(
+        genome=genome, edges=edges, input_shape=input_shape, mean=mean, std=std, bits=bits,
+        calib=calib,
+    )  # fmt: skip
+    graph = open_graph(model, published=options)
     rows = layer_rows(graph, kernels=chosen_kernels(graph))
     sums = totals(graph)
     fields = {

@@ -39,7 +39,16 @@ DEBUG_VARIABLE = "BITFOLD_DEBUG"
 INTERRUPTED, PIPE_CLOSED = 130, 141
 UNUSED_VERB = ""
 WIDTH_WITHOUT_TERMINAL = 200
-EXTRAS = {"torch": "export", "PIL": "export", "onnxruntime": "bench", "matplotlib": "report"}
+EXTRAS = {
+    "torch": "export",
+    "PIL": "export",
+    "onnxruntime": "bench",
+    "matplotlib": "report",
+    "joblib": "search",
+    "optuna": "search",
+    "distributed": "cluster",
+    "dask": "cluster",
+}
 REQUIRED = ("numpy", "cffi", "numba", "onnx", "onnx_ir", "rich")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]

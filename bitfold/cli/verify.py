@@ -13,6 +13,16 @@ from bitfold.cli.inputs import (
     require_file,
     require_folder_of,
 )
+from bitfold.cli.published_options import (
+    CalibrationOption,
+    EdgesOption,
+    GenomeOption,
+    InputOption,
+    MeanOption,
+    PublishedBitsOption,
+    StdOption,
+    published_options,
+)
 from bitfold.cli.shell import Shell, Verb, write_json
 from bitfold.errors import MismatchError, UsageError
 
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from bitfold.certify import Certificate, Stage
+    from bitfold.models import PublishedOptions
 
 CheckpointOption = Annotated[
     Path | None,
@@ -36,6 +47,13 @@ def verify(
     checkpoint: CheckpointOption = None,
     limit: LimitOption = 500,
     output: OptionalOutput = None,
+    genome: GenomeOption = None,
+    edges: EdgesOption = None,
+    input_shape: InputOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    bits: PublishedBitsOption = None,
+    calib: CalibrationOption = None,
 ) -> None:
     """Prove that every form of a model agrees.
 
@@ -48,7 +66,13 @@ def verify(
         require_file(checkpoint, kind="checkpoint")
     if output is not None:
         require_folder_of(output)
-    certificate = make_certificate(shell, model, data=data, checkpoint=checkpoint, limit=limit)
+    options = published_options(
+        genome=genome, edges=edges, input_shape=input_shape, mean=mean, std=std, bits=bits,
+        calib=calib,
+    )  # fmt: skip
+    certificate = make_certificate(
+        shell, model, data=data, checkpoint=checkpoint, limit=limit, published=options
+    )
     if output is not None:
         write_json(output, certificate.to_dict())
     shell.emit(certificate.to_dict(), lambda: render_certificate(certificate))
@@ -57,13 +81,19 @@ def verify(
 
 
 def make_certificate(
-    shell: Shell, model: Path, *, data: str, checkpoint: Path | None, limit: int
+    shell: Shell,
+    model: Path,
+    *,
+    data: str,
+    checkpoint: Path | None,
+    limit: int,
+    published: "PublishedOptions | None" = None,
 ) -> "Certificate":
     """Certify ``model`` on at most ``limit`` images of ``data``, showing each stage."""
     from bitfold.certify import certify
     from bitfold.models import load_images
 
-    graph = open_graph(model)
+    graph = open_graph(model, published=published)
     labelled = load_images(data)
     labels = None if labelled.labels is None else labelled.labels[:limit]
     with shell.progress() as bar:
@@ -74,6 +104,7 @@ def make_certificate(
             labels=labels,
             model_path=model if model.suffix == ".onnx" else None,
             checkpoint=checkpoint,
+            published=published,
             report=lambda stage: bar.update(task, description=f"verify: {stage}"),
         )
 

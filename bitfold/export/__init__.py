@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from bitfold.export.fake_quant import LayerFlips, compare_codes, merge_flips, quantizer_names
     from bitfold.export.from_checkpoint import from_checkpoint
     from bitfold.export.int8_peer import int8_peer
-    from bitfold.export.lower import LayerReport
+    from bitfold.export.lowering import LayerReport
     from bitfold.export.onnx_check import (
         require_onnxruntime,
         run_onnxruntime,
@@ -25,7 +25,7 @@ _HOMES = {
     "from_checkpoint": "from_checkpoint",
     "fold_network": "pipeline",
     "Folded": "pipeline",
-    "LayerReport": "lower",
+    "LayerReport": "lowering",
     # the trained network beside its graph
     "LayerFlips": "fake_quant",
     "compare_codes": "fake_quant",

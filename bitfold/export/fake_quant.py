@@ -26,6 +26,8 @@ class LayerFlips:
     """Codes of one quantizer that differ from the integer graph's, out of ``compared``.
 
     ``first`` is the index of the first, where the network has ``got`` and the graph ``want``.
+    ``farthest`` is, layer by layer, the greatest distance in real units between a value whose code
+    differs and the crossing at which the graph's code ends: a fold's bound must cover it.
     """
 
     name: str
@@ -35,6 +37,7 @@ class LayerFlips:
     first: tuple[int, ...] | None
     got: int = 0
     want: int = 0
+    farthest: float = 0.0
 
     def shifted(self, offset: int) -> "LayerFlips":
         """The same flips for a batch that starts at image ``offset``."""
@@ -48,8 +51,8 @@ def to_pixels(images: NDArray[np.uint8], dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(np.array(images.transpose(0, 3, 1, 2), order="C")).to(dtype)
 
 
-def _channels_last(codes: Tensor) -> IntArray:
-    array = codes.numpy().astype(np.int64)
+def _channels_last(tensor: Tensor) -> NDArray[np.generic]:
+    array = tensor.numpy()
     return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
 
@@ -61,11 +64,36 @@ def _quantizers(model: nn.Module) -> dict[str, ActivationQuantizer]:
     return {n: m for n, m in model.named_modules() if isinstance(m, ActivationQuantizer)}
 
 
+def _graph_codes(quantizer: ActivationQuantizer, codes: Tensor) -> Tensor:
+    """The graph's integers for a quantizer's codes: lowering keeps an odd grid's indices."""
+    grid = quantizer.grid
+    return codes if grid.step == 1 else (codes - grid.lo) // grid.step
+
+
+def _values(quantizer: ActivationQuantizer, integers: IntArray, like: Tensor) -> Tensor:
+    """Real values, in the shape and dtype of ``like``, of the graph's integers (channels first)."""
+    grid = quantizer.grid
+    codes = integers if grid.step == 1 else integers * grid.step + grid.lo
+    scales = torch.tensor([float(s) for s in quantizer.exact_scales()], dtype=torch.float64)
+    shaped = scales.view(1, -1, *[1] * (like.dim() - 2)).to(like.dtype)
+    given = torch.from_numpy(np.array(codes, order="C"))
+    return given.reshape(like.shape).to(like.dtype) * shaped
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What reached one quantizer: the graph's integers for it, and the values themselves (NHWC)."""
+
+    quantizer: ActivationQuantizer
+    integers: IntArray
+    values: NDArray[np.generic]
+
+
 def _observe(
     model: nn.Module, pixels: Tensor, forced: Mapping[str, IntArray] | None
-) -> tuple[dict[str, IntArray], NDArray[np.float32]]:
-    """Codes at every quantizer (NHWC) and the logits; ``forced`` codes replace the outputs."""
-    seen: dict[str, IntArray] = {}
+) -> tuple[dict[str, _Seen], NDArray[np.float32]]:
+    """What every quantizer sees, and the logits; ``forced`` codes replace the outputs."""
+    seen: dict[str, _Seen] = {}
     handles = []
     for name, quantizer in _quantizers(model).items():
 
@@ -73,14 +101,12 @@ def _observe(
             module: nn.Module, args: tuple[Tensor, ...], output: Tensor, name: str = name
         ) -> Tensor:
             assert isinstance(module, ActivationQuantizer)
-            seen[name] = _channels_last(module.codes(args[0]))
+            codes = _graph_codes(module, module.codes(args[0]))
+            integers = _channels_last(codes).astype(np.int64)
+            seen[name] = _Seen(module, integers, _channels_last(args[0]))
             if forced is None:
                 return output
-            codes = torch.from_numpy(np.array(_channels_first(forced[name]), order="C"))
-            scales = torch.tensor([float(s) for s in module.exact_scales()], dtype=torch.float64)
-            shaped = scales.view(1, -1, *[1] * (output.dim() - 2)).to(output.dtype)
-            replaced: Tensor = codes.reshape(output.shape).to(output.dtype) * shaped
-            return replaced
+            return _values(module, _channels_first(forced[name]), output)
 
         handles.append(quantizer.register_forward_hook(hook))
     try:
@@ -92,17 +118,29 @@ def _observe(
     return seen, logits.float().numpy()
 
 
-def _flips(name: str, got: IntArray, want: IntArray) -> LayerFlips:
-    got = got.reshape(want.shape)
-    difference = np.abs(got - want)
+def _flips(name: str, seen: _Seen, want: IntArray) -> LayerFlips:
+    got = seen.integers.reshape(want.shape)
+    difference = got - want
     wrong = np.argwhere(difference)
     if not len(wrong):
         return LayerFlips(name, 0, want.size, 0, None)
     first = tuple(int(i) for i in wrong[0])
     return LayerFlips(
-        name, len(wrong), want.size, int(difference.max()),
-        first, int(got[first]), int(want[first]),
+        name, len(wrong), want.size, int(np.abs(difference).max()),
+        first, int(got[first]), int(want[first]), _farthest(seen, want, difference),
     )  # fmt: skip
+
+
+def _farthest(seen: _Seen, want: IntArray, difference: IntArray) -> float:
+    """Greatest distance of a flipped value from the end of the interval of the wanted code."""
+    at = np.nonzero(difference)
+    grid = seen.quantizer.grid
+    codes = want[at] if grid.step == 1 else want[at] * grid.step + grid.lo
+    scales = np.array([float(s) for s in seen.quantizer.exact_scales()])
+    scale = scales[at[-1]] if len(scales) > 1 else scales[0]
+    ends = scale * (codes + np.sign(difference[at]) * grid.step / 2)
+    values = seen.values.reshape(want.shape)[at].astype(np.float64)
+    return float(np.abs(values - ends).max())
 
 
 def merge_flips(parts: list[LayerFlips]) -> LayerFlips:
@@ -113,6 +151,7 @@ def merge_flips(parts: list[LayerFlips]) -> LayerFlips:
         flips=sum(part.flips for part in parts),
         compared=sum(part.compared for part in parts),
         max_abs_diff=max(part.max_abs_diff for part in parts),
+        farthest=max(part.farthest for part in parts),
     )
 
 

@@ -14,6 +14,7 @@ from bitfold.errors import RangeError
 from bitfold.ir import IntArray
 
 MULTIPLIER_LIMIT = 2**31 - 1
+OFFSET_LIMIT = 2**61
 GUARD_BITS = 3
 MAX_SHIFT = 40
 
@@ -28,25 +29,32 @@ class FixedPoint:
     error: float
 
 
+def _fit(gain: Fraction, bias: Fraction, unit: int) -> bool:
+    """Whether multiplier and offset fit: with them every product and sum fits int64."""
+    return round(gain * unit) <= MULTIPLIER_LIMIT and round(bias * unit) <= OFFSET_LIMIT
+
+
 def fixed_point(
     gains: Sequence[Fraction], biases: Sequence[Fraction], *, fraction_bits: int, largest: int
 ) -> FixedPoint:
     """Multipliers for inputs up to ``largest`` in magnitude and a result in units of 2^−F.
 
     The shift is the least for which the multiplier's rounding adds at most 1/16 of a unit, unless
-    the multiplier would then leave 32 bits: then it is the greatest that fits.
+    multiplier or offset would then leave its range: then it is the greatest that fits.
     """
     wanted = max(1, largest).bit_length() + GUARD_BITS
     steepest = max(abs(gain) for gain in gains)
     shift = min(wanted, MAX_SHIFT)
-    while shift and round(steepest * 2 ** (fraction_bits + shift)) > MULTIPLIER_LIMIT:
+    farthest = max(abs(bias) for bias in biases)
+    while shift and not _fit(steepest, farthest, 2 ** (fraction_bits + shift)):
         shift -= 1
     unit = 2 ** (fraction_bits + shift)
-    multiplier = [round(gain * unit) for gain in gains]
-    if max(map(abs, multiplier)) > MULTIPLIER_LIMIT:
+    if not _fit(steepest, farthest, unit):
         raise RangeError(
-            f"a gain of {float(steepest):.4g} does not fit 32 bits at 2^-{fraction_bits}"
+            f"a gain of {float(steepest):.4g} and a bias of {float(farthest):.4g} do not fit"
+            f" 32 and 62 bits at 2^-{fraction_bits}"
         )
+    multiplier = [round(gain * unit) for gain in gains]
     offset = [round(bias * unit) for bias in biases]
     rounding = 0.5 if shift else 0.0
     error = rounding + (largest + 1) / 2 ** (shift + 1)

@@ -267,19 +267,27 @@ class Emitter(Builder):
         value = self._op("ReduceSum", [value, last], out=f"{name}/count", like=like, keepdims=0)
         self._cast(value, UINT8, out=tensor_name(name))
 
-    def _check_double(self, values: IntArray, factors: IntArray, node: Rescale, add: int) -> None:
+    def _is_exact(self, values: IntArray, factors: IntArray, add: int) -> bool:
+        """Whether float64 holds every product plus ``add``."""
         bound = int(np.abs(values).max()) * max(int(f) for f in np.abs(factors)) + add
-        if bound >= EXACT_DOUBLE:
-            raise UnsupportedError(
-                f"a product may reach {bound}, float64 is exact below {EXACT_DOUBLE}",
-                where=f"node {node.name}",
-                todo="Use a smaller shift, hence smaller multipliers.",
-            )
+        return bound < EXACT_DOUBLE
 
     def _affine_floor(
-        self, value: ir.Value, node: Rescale, *, gain: IntArray, offset: IntArray, part: str
+        self,
+        value: ir.Value,
+        node: Rescale,
+        *,
+        gain: IntArray,
+        offset: IntArray,
+        part: str,
+        exact: bool,
     ) -> ir.Value:
-        """floor((gain·value + offset + half) / 2^shift); powers of two keep float64 exact."""
+        """floor((gain·value + offset + half) / 2^shift); powers of two keep float64 exact.
+
+        Products past 2^53 are taken in int64.
+        """
+        if not exact:
+            return self._affine_shift(value, node, gain=gain, offset=offset, part=part)
         shift = node.negative_shift if part else node.shift
         like = (DOUBLE, self._shape(node.x))
         prefix, unit = f"{node.name}{part}", 0.5**shift
@@ -293,17 +301,37 @@ class Emitter(Builder):
         out = tensor_name(node.name) if last else f"{prefix}/floor"
         return self._op("Floor", [value], out=out, like=like)
 
+    def _affine_shift(
+        self, value: ir.Value, node: Rescale, *, gain: IntArray, offset: IntArray, part: str
+    ) -> ir.Value:
+        """The same in int64: y − (y mod 2^shift) is a multiple of 2^shift, the remainder ≥ 0."""
+        shift = node.negative_shift if part else node.shift
+        prefix, like = f"{node.name}{part}", (ir.DataType.INT64, self._shape(node.x))
+        value = self._cast(value, ir.DataType.INT64, out=f"{prefix}/integers")
+        factor = self._constant(f"{prefix}.multiplier", self._per_channel(gain, node.x))
+        value = self._op("Mul", [value, factor], out=f"{prefix}/scaled", like=like)
+        added = self._per_channel(offset + half_of(shift), node.x)
+        term = self._constant(f"{prefix}.offset", added)
+        value = self._op("Add", [value, term], out=f"{prefix}/shifted", like=like)
+        unit = self._constant(f"{prefix}.unit", np.int64(1 << shift))
+        rest = self._op("Mod", [value, unit], out=f"{prefix}/rest", like=like)
+        value = self._op("Sub", [value, rest], out=f"{prefix}/multiple", like=like)
+        value = self._op("Div", [value, unit], out=f"{prefix}/quotient", like=like)
+        last = node.negative_multiplier is None
+        out = tensor_name(node.name) if last else f"{prefix}/floor"
+        return self._cast(value, DOUBLE, out=out)
+
     def _rescale(self, node: Rescale) -> None:
         lo, hi = self._range(node.x)
         ends = np.array([lo, hi])
         add = int(np.abs(node.offset).max()) + half_of(node.shift)
-        self._check_double(ends, node.multiplier, node, add)
         value = self._affine_floor(
             self._wide(node.x, node.name),
             node,
             gain=node.multiplier,
             offset=node.offset,
             part="",
+            exact=self._is_exact(ends, node.multiplier, add),
         )
         slope = node.negative_multiplier
         if slope is None:
@@ -315,9 +343,9 @@ class Emitter(Builder):
             return
         scaled = Rescale(node.name, node.x, node.multiplier, node.offset, node.shift, node.scale)
         least = rescale_bound(scaled, lo=lo, hi=hi)
-        self._check_double(np.array([least]), slope, node, half_of(node.negative_shift))
+        exact = self._is_exact(np.array([least]), slope, half_of(node.negative_shift))
         bent = self._affine_floor(
-            value, node, gain=slope, offset=np.zeros_like(slope), part="/negative"
+            value, node, gain=slope, offset=np.zeros_like(slope), part="/negative", exact=exact
         )
         below = (ir.DataType.BOOL, self._shape(node.name))
         mask = self._op("Less", [value, zero], out=f"{node.name}/below", like=below)

@@ -305,17 +305,22 @@ def _fused(reading: _Reading, name: str, *, x: str, grid: Grid) -> tuple[IntArra
     return table, form.sign
 
 
+def _factors(file: OnnxFile, constant: str, shift: int, name: str) -> IntArray:
+    """Per-channel integers that a float64 constant holds in units of 2^−shift, an int64 one as is."""
+    is_integer = constant in file.constants and file.constant(constant).dtype == np.int64
+    values = file.integers(constant, unit=1.0 if is_integer else 0.5**shift)
+    return _channels(values, name).astype(np.int64)
+
+
 def _rescale(reading: _Reading, name: str, facts: Facts) -> Rescale:
     file = reading.file
     shift = facts.integer("shift", most=MAX_SHIFT)
     negative_shift = facts.integer("negative_shift", most=MAX_SHIFT)
-    unit = 0.5**shift
-    multiplier = _channels(file.integers(f"{name}.multiplier", unit=unit), name).astype(np.int64)
-    offset = _channels(file.integers(f"{name}.offset", unit=unit), name).astype(np.int64)
+    multiplier = _factors(file, f"{name}.multiplier", shift, name)
+    offset = _factors(file, f"{name}.offset", shift, name)
     negative: IntArray | None = None
     if f"{name}/negative.multiplier" in file.constants:
-        slope = file.integers(f"{name}/negative.multiplier", unit=0.5**negative_shift)
-        negative = _channels(slope, name).astype(np.int64)
+        negative = _factors(file, f"{name}/negative.multiplier", negative_shift, name)
     elif f"{name}.zero" in file.constants:
         negative = np.zeros_like(multiplier)
     return Rescale(

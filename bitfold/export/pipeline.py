@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bitfold.export.lower import LayerReport, lower
-from bitfold.export.passes import absorb_relu, fold_batchnorm, widen_residuals
+from bitfold.export.lowering import LayerReport, lower
+from bitfold.export.passes import commute_max_pool, fold_batchnorm
 from bitfold.export.qgraph import QGraph
 from bitfold.export.trace import trace
 from bitfold.ir import IntGraph
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 PIPELINE: tuple[Callable[[QGraph], QGraph], ...] = (
     fold_batchnorm,
-    absorb_relu,
-    widen_residuals,
+    commute_max_pool,
 )
 
 

@@ -7,25 +7,42 @@ have rational scales, and a batch norm is its four vectors. A pass maps a ``QGra
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Literal
 
 from bitfold.ir import Grid, IntArray
 
 Rationals = tuple[Fraction, ...]
+Ties = Literal["even", "up"]
 
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """The image: real value (pixel − mean)/std; ``shape`` is (H, W, C)."""
+    """The image: real value (pixel − means[c])/stds[c]; ``shape`` is (H, W, C)."""
 
     name: str
     shape: tuple[int, int, int]
-    mean: int
-    std: int
+    means: Rationals
+    stds: Rationals
+
+
+@dataclass(frozen=True, slots=True)
+class AppendOne:
+    """Behind the channels of codes x one more that is ``code`` everywhere (arithmetic.md, eq. 24).
+
+    Zero padding then marks what lies outside the image.
+    """
+
+    name: str
+    x: str
+    code: int
 
 
 @dataclass(frozen=True, slots=True)
 class Conv:
-    """Convolution with weight codes (O, KH, KW, I/groups); real weight = scales[o] · code."""
+    """Convolution with weight codes (O, KH, KW, I/groups); real weight = scales[o] · code.
+
+    ``grid`` may be wider than 8 bits: lowering splits such codes into digits.
+    """
 
     name: str
     x: str
@@ -35,6 +52,7 @@ class Conv:
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]
     groups: int
+    bias: Rationals | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +82,51 @@ class BatchNorm:
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """gain[c] · x + bias[c]."""
+    """gain[c] · x + bias[c].
+
+    ``likely`` (C,) is a magnitude that a trained network's values do not reach, where statistics
+    say so; a proof it is not.
+    """
 
     name: str
     x: str
     gain: Rationals
     bias: Rationals
+    likely: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Relu:
-    """max(x, 0)."""
+    """max(x, 0), and min(·, ceiling) where there is one (ReLU6)."""
 
     name: str
     x: str
+    ceiling: Fraction | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prelu:
+    """x where x ≥ 0, slopes[c] · x below."""
+
+    name: str
+    x: str
+    slopes: Rationals
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """Activation quantizer: code = clamp(rne(x / scale), grid.lo, grid.hi), ties to even."""
+    """Activation quantizer: index = clamp(round(x/scale)), on ``grid``; one scale or one a channel.
+
+    ``ties`` as ``bitfold.models.ActivationQuantizer`` defines it. ``layer`` names the module that
+    it stands for, where that is not ``name``.
+    """
 
     name: str
     x: str
     grid: Grid
-    scale: Fraction
+    scales: Rationals
+    ties: Ties = "even"
+    layer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +136,24 @@ class Sum:
     name: str
     a: str
     b: str
+
+
+@dataclass(frozen=True, slots=True)
+class Flex:
+    """BASQ's skip to another number of channels: repetition, or the sum of channel groups."""
+
+    name: str
+    x: str
+    channels: int
+
+
+@dataclass(frozen=True, slots=True)
+class PadChannels:
+    """Zero channels behind those of x, ``channels`` in total."""
+
+    name: str
+    x: str
+    channels: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,24 +185,9 @@ class Flatten:
     x: str
 
 
-@dataclass(frozen=True, slots=True)
-class Widen:
-    """Into the fixed-point stream: gain[c] · x + bias[c], then max(·, 0) if ``relu``.
-
-    Written by ``widen_residuals``. ``headroom`` is the number of values that a later sum adds up.
-    """
-
-    name: str
-    x: str
-    gain: Rationals | None = None
-    bias: Rationals | None = None
-    relu: bool = False
-    headroom: int = 1
-
-
 QNode = (
-    Pixels | Conv | FullyConnected | BatchNorm | Affine | Relu | Activation | Sum
-    | MaxPool | MeanPool | Flatten | Widen
+    Pixels | AppendOne | Conv | FullyConnected | BatchNorm | Affine | Relu | Prelu | Activation
+    | Sum | Flex | PadChannels | MaxPool | MeanPool | Flatten
 )  # fmt: skip
 
 

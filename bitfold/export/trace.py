@@ -13,13 +13,17 @@ from torch import fx, nn
 from bitfold.errors import UnsupportedError
 from bitfold.export.qgraph import (
     Activation,
+    AppendOne,
     BatchNorm,
     Conv,
     Flatten,
+    Flex,
     FullyConnected,
     MaxPool,
     MeanPool,
+    PadChannels,
     Pixels,
+    Prelu,
     QGraph,
     QNode,
     Rationals,
@@ -27,15 +31,21 @@ from bitfold.export.qgraph import (
     Sum,
 )
 from bitfold.ir import IntArray
-from bitfold.models import NetSpec, Preprocessing
-from bitfold.models.layers import PixelNorm, QuantConv2d, QuantLinear
-from bitfold.models.protocol import ActivationQuantizer
+from bitfold.models import ActivationQuantizer, NetSpec, Preprocessing
+from bitfold.models.layers import PixelConv2d, PixelNorm, QuantConv2d, QuantLinear
+from bitfold.models.nets.basq_units import FlexSkip
+from bitfold.models.nets.sttn_resnet import ZeroPadShortcut
+
+WHITE = 255
+PIXELS = "pixels"
 
 
 class _QuantizerTracer(fx.Tracer):
     """Stops at quantizers, quantized layers and everything torch itself provides."""
 
-    LEAVES = (PixelNorm, QuantConv2d, QuantLinear, ActivationQuantizer)
+    LEAVES = (
+        PixelNorm, QuantConv2d, QuantLinear, ActivationQuantizer, FlexSkip, ZeroPadShortcut,
+    )  # fmt: skip
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether ``m`` becomes one node."""
@@ -46,11 +56,15 @@ def _doubles(tensor: torch.Tensor) -> tuple[float, ...]:
     return tuple(tensor.detach().double().tolist())
 
 
+def _rationals(tensor: torch.Tensor) -> Rationals:
+    return tuple(map(Fraction, _doubles(tensor)))
+
+
 def weight_codes(layer: QuantConv2d | QuantLinear) -> tuple[IntArray, Rationals]:
     """Codes of a layer's weights and their rational scales: one, or one an output channel."""
-    weight = layer.weight.detach()
+    latent = layer.pixel_weight() if isinstance(layer, PixelConv2d) else layer.weight
     quantizer = layer.weight_quantizer
-    return quantizer.codes(weight).numpy(), quantizer.exact_scales(weight)
+    return quantizer.codes(latent.detach()).numpy(), quantizer.exact_scales(latent.detach())
 
 
 def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
@@ -60,6 +74,12 @@ def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
 def _padding(value: int | tuple[int, ...]) -> tuple[int, int, int, int]:
     rows, cols = _pair(value)
     return (rows, cols, rows, cols)
+
+
+def _bias(module: QuantConv2d) -> Rationals | None:
+    if isinstance(module, PixelConv2d):
+        return _rationals(-module.mean_error())
+    return None if module.bias is None else _rationals(module.bias)
 
 
 def _conv(name: str, x: str, module: QuantConv2d) -> Conv:
@@ -79,17 +99,17 @@ def _conv(name: str, x: str, module: QuantConv2d) -> Conv:
         _pair(module.stride),
         _padding(module.padding),
         module.groups,
+        _bias(module),
     )
 
 
 def _linear(name: str, x: str, module: QuantLinear) -> FullyConnected:
     codes, scales = weight_codes(module)
-    bias = _doubles(module.bias)
     grid = module.weight_quantizer.grid
-    return FullyConnected(name, x, codes, grid, scales, tuple(Fraction(b) for b in bias))
+    return FullyConnected(name, x, codes, grid, scales, _rationals(module.bias))
 
 
-def _batchnorm(name: str, x: str, module: nn.BatchNorm2d) -> BatchNorm:
+def _batchnorm(name: str, x: str, module: nn.BatchNorm2d | nn.BatchNorm1d) -> BatchNorm:
     if module.running_mean is None or module.running_var is None:
         raise UnsupportedError(
             "batch norm without running statistics",
@@ -110,10 +130,16 @@ def _batchnorm(name: str, x: str, module: nn.BatchNorm2d) -> BatchNorm:
 
 
 def _activation(name: str, x: str, module: ActivationQuantizer) -> Activation:
-    return Activation(name, x, module.grid, module.exact_scales()[0])
+    return Activation(name, x, module.grid, module.exact_scales(), module.ties)
 
 
 def _max_pool(name: str, x: str, module: nn.MaxPool2d) -> MaxPool:
+    if _pair(module.dilation) != (1, 1) or module.ceil_mode:
+        raise UnsupportedError(
+            f"max pooling with dilation {module.dilation}, ceil_mode {module.ceil_mode}",
+            where=f"layer {name}",
+            todo="Use dilation 1 and output sizes that round down.",
+        )
     kernel, stride = _pair(module.kernel_size), _pair(module.stride)
     return MaxPool(name, x, kernel, stride, _padding(module.padding))
 
@@ -128,14 +154,62 @@ def _mean_pool(name: str, x: str, module: nn.AdaptiveAvgPool2d) -> MeanPool:
     return MeanPool(name, x, None, None)
 
 
+def _average_pool(name: str, x: str, module: nn.AvgPool2d) -> MeanPool:
+    options = _pair(module.padding), module.ceil_mode, module.divisor_override
+    if options != ((0, 0), False, None):
+        raise UnsupportedError(
+            f"average pooling with padding, ceil_mode, divisor_override = {options}",
+            where=f"layer {name}",
+            todo="Pool without padding, and divide by the window.",
+        )
+    return MeanPool(name, x, _pair(module.kernel_size), _pair(module.stride))
+
+
+def _flatten(name: str, x: str, module: nn.Flatten) -> Flatten:
+    if (module.start_dim, module.end_dim) != (1, -1):
+        raise UnsupportedError(
+            f"flattening dimensions {module.start_dim} to {module.end_dim}",
+            where=f"layer {name}",
+            todo="Flatten everything but the batch.",
+        )
+    return Flatten(name, x)
+
+
 _MODULES: dict[type[nn.Module], Callable[..., QNode]] = {
     QuantConv2d: _conv,
+    PixelConv2d: _conv,
     QuantLinear: _linear,
     nn.BatchNorm2d: _batchnorm,
+    nn.BatchNorm1d: _batchnorm,
     nn.ReLU: lambda name, x, _module: Relu(name, x),
+    nn.ReLU6: lambda name, x, _module: Relu(name, x, Fraction(6)),
+    nn.PReLU: lambda name, x, module: Prelu(name, x, _rationals(module.weight)),
     nn.MaxPool2d: _max_pool,
+    nn.AvgPool2d: _average_pool,
     nn.AdaptiveAvgPool2d: _mean_pool,
+    nn.Flatten: _flatten,
+    FlexSkip: lambda name, x, module: Flex(name, x, module.out_channels),
+    ZeroPadShortcut: lambda name, x, module: PadChannels(name, x, module.out_channels),
 }
+_PASSED = (nn.Identity, nn.Dropout)
+
+
+def _image(name: str, spec: NetSpec) -> Pixels:
+    """The normalized image that ``PixelNorm`` gives."""
+    norm, channels = spec.preprocessing, spec.input_shape[2]
+    if isinstance(norm, Preprocessing):
+        means, stds = (Fraction(norm.mean),) * channels, (Fraction(norm.std),) * channels
+    else:
+        means = tuple(Fraction(m) * WHITE for m in norm.means)
+        stds = tuple(Fraction(s) * WHITE for s in norm.stds)
+    return Pixels(name, spec.input_shape, means, stds)
+
+
+def _raw_image(name: str, spec: NetSpec) -> tuple[QNode, ...]:
+    """Raw pixels and the channel of 255 that ``PixelConv2d`` reads."""
+    channels = spec.input_shape[2]
+    raw = Pixels(PIXELS, spec.input_shape, (Fraction(0),) * channels, (Fraction(1),) * channels)
+    return raw, AppendOne(f"{name}.with_one", PIXELS, WHITE)
 
 
 def _scope(node: fx.Node) -> str:
@@ -145,14 +219,15 @@ def _scope(node: fx.Node) -> str:
     return f"{path}." if path else ""
 
 
-def _module_node(node: fx.Node, x: str, module: nn.Module, spec: NetSpec) -> QNode:
-    name = str(node.target)
+def _module_nodes(name: str, x: str, module: nn.Module, spec: NetSpec) -> tuple[QNode, ...]:
+    """What one module becomes; the last node holds its result."""
     if isinstance(module, PixelNorm):
-        norm = spec.preprocessing
-        assert isinstance(norm, Preprocessing)
-        return Pixels(name, spec.input_shape, norm.mean, norm.std)
+        return (_image(name, spec),)
+    if isinstance(module, PixelConv2d):
+        image = _raw_image(name, spec)
+        return (*image, _conv(name, image[-1].name, module))
     if isinstance(module, ActivationQuantizer):
-        return _activation(name, x, module)
+        return (_activation(name, x, module),)
     convert = _MODULES.get(type(module))
     if convert is None:
         raise UnsupportedError(
@@ -160,7 +235,7 @@ def _module_node(node: fx.Node, x: str, module: nn.Module, spec: NetSpec) -> QNo
             where=f"layer {name}",
             todo=f"Supported: {', '.join(sorted(t.__name__ for t in _MODULES))}.",
         )
-    return convert(name, x, module)
+    return (convert(name, x, module),)
 
 
 def _function_node(node: fx.Node, names: dict[fx.Node, str]) -> QNode:
@@ -194,6 +269,38 @@ def network_meta(spec: NetSpec) -> dict[str, str]:
     }
 
 
+class _Walk:
+    """The nodes of a traced network so far."""
+
+    def __init__(self, model: nn.Module, spec: NetSpec) -> None:
+        self.model = model
+        self.spec = spec
+        self.names: dict[fx.Node, str] = {}
+        self.nodes: list[QNode] = []
+
+    def visit(self, node: fx.Node) -> None:
+        """Append what ``node`` becomes."""
+        if node.op == "placeholder":
+            self.names[node] = PIXELS
+            return
+        if node.op not in ("call_module", "call_function"):
+            raise UnsupportedError(f"traced {node.op} {node.target}", where=f"node {node.name}")
+        source = self.names[node.args[0]] if isinstance(node.args[0], fx.Node) else ""
+        if node.op == "call_function":
+            self._append(node, (_function_node(node, self.names),))
+            return
+        module = self.model.get_submodule(str(node.target))
+        if isinstance(module, _PASSED):
+            self.names[node] = source
+            return
+        self._append(node, _module_nodes(str(node.target), source, module, self.spec))
+
+    def _append(self, node: fx.Node, made: tuple[QNode, ...]) -> None:
+        taken = {n.name for n in self.nodes}
+        self.nodes += [_unique(new, taken) for new in made]
+        self.names[node] = self.nodes[-1].name
+
+
 def trace(model: nn.Module) -> QGraph:
     """The ``QGraph`` of a network of ours (``model.spec`` describes it), in eval mode.
 
@@ -201,21 +308,8 @@ def trace(model: nn.Module) -> QGraph:
     """
     spec = model.spec
     assert isinstance(spec, NetSpec)
-    traced = _QuantizerTracer().trace(model.eval())
-    names: dict[fx.Node, str] = {}
-    nodes: list[QNode] = []
-    for node in traced.nodes:
-        if node.op == "placeholder":
-            names[node] = "pixels"
-        elif node.op in ("call_module", "call_function"):
-            source = names[node.args[0]] if isinstance(node.args[0], fx.Node) else ""
-            if node.op == "call_module":
-                made = _module_node(node, source, model.get_submodule(str(node.target)), spec)
-            else:
-                made = _function_node(node, names)
-            made = _unique(made, {n.name for n in nodes})
-            nodes.append(made)
-            names[node] = made.name
-        elif node.op != "output":
-            raise UnsupportedError(f"traced {node.op} {node.target}", where=f"node {node.name}")
-    return QGraph(tuple(nodes), tuple(sorted(network_meta(spec).items())))
+    walk = _Walk(model, spec)
+    for node in _QuantizerTracer().trace(model.eval()).nodes:
+        if node.op != "output":
+            walk.visit(node)
+    return QGraph(tuple(walk.nodes), tuple(sorted(network_meta(spec).items())))

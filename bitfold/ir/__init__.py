@@ -34,12 +34,13 @@ from bitfold.ir.types import (
     WideTensor,
     signed_bits,
 )
-from bitfold.ir.verify import verify
+from bitfold.ir.verify import check_ranges, verify
 
 __all__ = [
     # graph
     "IntGraph",
     "verify",
+    "check_ranges",
     "to_text",
     "run_oracle",
     "trace_oracle",

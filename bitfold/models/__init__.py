@@ -7,12 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bitfold.models.checkpoints import LoadedNet, load_checkpoint, save_checkpoint
+    from bitfold.models.calibration import calibrate
+    from bitfold.models.checkpoints import load_checkpoint, load_one_network, save_checkpoint
     from bitfold.models.creation import new_network
     from bitfold.models.data import LabelledImages, load_images
     from bitfold.models.evaluation import evaluate
-    from bitfold.models.nets import METHODS, NETS, build_network
+    from bitfold.models.loaded_net import LoadedNet
+    from bitfold.models.nets import build_network, count_genes
+    from bitfold.models.offered import METHODS, NETS
     from bitfold.models.protocol import ActivationQuantizer, WeightQuantizer
+    from bitfold.models.published import PublishedOptions
     from bitfold.models.recipe import TrainConfig
     from bitfold.models.spec import NetSpec, Preprocessing, PublishedPreprocessing
     from bitfold.models.training import Progress, TrainRequest, TrainResult, train_network
@@ -27,10 +31,14 @@ __all__ = [
     "METHODS",
     "NETS",
     "build_network",
+    "count_genes",
+    "calibrate",
     "new_network",
     # files
     "LoadedNet",
+    "PublishedOptions",
     "load_checkpoint",
+    "load_one_network",
     "save_checkpoint",
     "LabelledImages",
     "load_images",
@@ -49,12 +57,16 @@ _HOMES = {
     "PublishedPreprocessing": "spec",
     "ActivationQuantizer": "protocol",
     "WeightQuantizer": "protocol",
-    "METHODS": "nets",
-    "NETS": "nets",
+    "METHODS": "offered",
+    "NETS": "offered",
     "build_network": "nets",
+    "count_genes": "nets",
+    "calibrate": "calibration",
     "new_network": "creation",
-    "LoadedNet": "checkpoints",
+    "LoadedNet": "loaded_net",
+    "PublishedOptions": "published",
     "load_checkpoint": "checkpoints",
+    "load_one_network": "checkpoints",
     "save_checkpoint": "checkpoints",
     "LabelledImages": "data",
     "load_images": "data",

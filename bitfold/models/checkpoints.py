@@ -1,40 +1,37 @@
-"""Our checkpoint file: read without running anything in it, written whole or not at all.
+"""Checkpoint files: read without running anything in them, written whole or not at all.
 
     {format: "bitfold/checkpoint/1", spec: dict, record: dict, model: state_dict}
 
 ``spec`` rebuilds the network (``NetSpec``), ``record`` says how it was trained, ``model`` holds
-contiguous CPU tensors.
+contiguous CPU tensors. A file without ``format`` is a published one (``bitfold.models.published``).
 """
 
 import io
 import pickle
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bitfold.errors import InputError, UnsupportedError, UsageError
 from bitfold.files import write_atomically
-from bitfold.models.layers import PixelConv2d, QuantConv2d, QuantLinear
-from bitfold.models.nets import PreActResNet, build_network
-from bitfold.models.protocol import ActivationQuantizer
+from bitfold.models.loaded_net import (
+    LoadedNet,
+    empty_network,
+    shortened,
+    tensor_faults,
+    value_problems,
+)
+from bitfold.models.nets import QuantNet
+from bitfold.models.nets.basq_units import BranchedNet, extract
+from bitfold.models.published import PublishedOptions, import_published, quantize_last_input
 from bitfold.models.spec import NetSpec
 
 CHECKPOINT_FORMAT = "bitfold/checkpoint/1"
 FAMILY = CHECKPOINT_FORMAT.rsplit("/", 1)[0] + "/"
-NAMES_SHOWN = 5
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedNet:
-    """A network in eval mode, what it is, and how it came to be."""
-
-    model: PreActResNet
-    spec: NetSpec
-    record: Mapping[str, object] = field(default_factory=dict)
 
 
 def read_tensors(path: Path) -> object:
@@ -65,7 +62,7 @@ def read_tensors(path: Path) -> object:
 
 
 def save_checkpoint(
-    path: Path | str, model: PreActResNet, *, record: Mapping[str, object] | None = None
+    path: Path | str, model: QuantNet, *, record: Mapping[str, object] | None = None
 ) -> None:
     """Write ``model`` and its ``spec``; on OutputError an existing file keeps its content."""
     content = {
@@ -77,30 +74,72 @@ def save_checkpoint(
     write_atomically(path, to_bytes(content))
 
 
-def load_checkpoint(path: Path | str) -> LoadedNet:
-    """Read and check a checkpoint.
+def load_checkpoint(path: Path | str, *, published: PublishedOptions | None = None) -> LoadedNet:
+    """Read and check a checkpoint, ours or a published one, as ``published`` asks.
 
-    Raises InputError for a missing, damaged or inconsistent file and UnsupportedError for one
-    that is sound but not ours, of another version, or of a network that is not offered.
+    Raises InputError for a missing, damaged or inconsistent file, UnsupportedError for one that is
+    sound but of no known layout, of another version, or of a network that is not offered, and
+    UsageError if a published one needs options that are not given.
     """
     path = Path(path)
-    content = _our_content(read_tensors(path), path)
-    spec = _spec(content["spec"], path)
-    model = _empty_network(spec, path)
-    tensors = content["model"]
-    _check_tensors(model.state_dict(), tensors, path)
-    assert isinstance(tensors, dict)
+    options = published or PublishedOptions()
+    content = read_tensors(path)
+    if not _is_ours(content):
+        return import_published(content, options, where=f"file {path}")
+    fields = _our_fields(content, path)
+    spec = _spec(fields["spec"], path)
+    if options.edge_bits is not None:
+        spec = replace(spec, edge_bits=options.edge_bits)
+    model = _filled(_empty_network(spec, path), fields["model"], path)
+    if options.genome is not None:
+        model = _with_genome(model, options.genome, path)
+    notes = []
+    if options.calibration is not None:
+        notes.append(quantize_last_input(model, options.calibration))
+    return LoadedNet(model, model.spec, fields["record"], tuple(notes))
+
+
+def load_one_network(path: Path | str, *, published: PublishedOptions | None = None) -> LoadedNet:
+    """``load_checkpoint``, but UsageError for a BASQ supernet without a genome."""
+    loaded = load_checkpoint(path, published=published)
+    if isinstance(loaded.model, BranchedNet) and not loaded.spec.genome:
+        raise UsageError(
+            f"the checkpoint holds a supernet of {loaded.model.num_blocks} blocks with branches",
+            where=f"file {path}",
+            todo="Say which branch each block takes with --genome; `bitfold search` finds one.",
+        )
+    return loaded
+
+
+def _with_genome(model: QuantNet, genome: tuple[int, ...], path: Path) -> QuantNet:
+    """The one network of a BASQ supernet that ``genome`` names."""
+    if not isinstance(model, BranchedNet) or model.spec.genome not in ((), genome):
+        kind = "a network of another genome" if isinstance(model, BranchedNet) else "no supernet"
+        raise UsageError(
+            f"a genome was given, and the checkpoint holds {kind}",
+            where=f"file {path}",
+            todo="Leave --genome out, or give the BASQ supernet that the genome was found in.",
+        )
+    return model if model.spec.genome else extract(model, genome)
+
+
+def _filled(model: QuantNet, tensors: Mapping[str, object], path: Path) -> QuantNet:
+    faults = tensor_faults(model.state_dict(), tensors)
+    if faults:
+        raise InputError(
+            f"the checkpoint's tensors do not fit its network; {'; '.join(faults)}",
+            where=f"file {path}",
+            todo="Write the checkpoint again; it was changed, or training diverged.",
+        )
     model.load_state_dict(tensors, assign=True)
-    problems = list(_value_problems(model))
+    problems = value_problems(model)
     if problems:
         raise InputError(
-            f"the checkpoint's numbers make no network: {_shortened(problems)}",
+            f"the checkpoint's numbers make no network: {shortened(problems)}",
             where=f"file {path}",
             todo="Train it again, with a lower learning rate if it diverged.",
         )
-    record = content["record"]
-    assert isinstance(record, dict)
-    return LoadedNet(model.eval(), spec, record)
+    return model.eval()
 
 
 def to_bytes(content: object) -> bytes:
@@ -135,18 +174,14 @@ def _damaged(path: Path, reason: str) -> InputError:
     )
 
 
-def _our_content(content: object, path: Path) -> dict[str, object]:
+def _is_ours(content: object) -> bool:
+    return isinstance(content, dict) and str(content.get("format", "")).startswith(FAMILY)
+
+
+def _our_fields(content: object, path: Path) -> dict[str, dict[str, object]]:
+    assert isinstance(content, dict)
     where = f"file {path}"
-    name = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(content, dict) or not isinstance(name, str) or not name.startswith(FAMILY):
-        keys = (
-            _shortened(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        )
-        raise UnsupportedError(
-            f"readable, but not a checkpoint of bitfold: it holds {keys or 'nothing'}",
-            where=where,
-            todo="Published layouts are not read yet; train with `bitfold train`.",
-        )
+    name = content["format"]
     if name != CHECKPOINT_FORMAT:
         raise UnsupportedError(
             f"checkpoint format {name!r}; this version reads {CHECKPOINT_FORMAT!r}",
@@ -156,13 +191,12 @@ def _our_content(content: object, path: Path) -> dict[str, object]:
     wrong = [key for key in ("spec", "record", "model") if not isinstance(content.get(key), dict)]
     if wrong:
         raise InputError(
-            f"the checkpoint has no {_shortened(wrong)}", where=where, todo="Write it again."
+            f"the checkpoint has no {shortened(wrong)}", where=where, todo="Write it again."
         )
     return content
 
 
-def _spec(fields: object, path: Path) -> NetSpec:
-    assert isinstance(fields, dict)
+def _spec(fields: Mapping[str, object], path: Path) -> NetSpec:
     try:
         return NetSpec.from_dict(fields)
     except UsageError as error:
@@ -171,10 +205,9 @@ def _spec(fields: object, path: Path) -> NetSpec:
         raise _bad_spec(path, error) from error
 
 
-def _empty_network(spec: NetSpec, path: Path) -> PreActResNet:
+def _empty_network(spec: NetSpec, path: Path) -> QuantNet:
     try:
-        with torch.device("meta"):
-            return build_network(spec)
+        return empty_network(spec)
     except UsageError as error:
         raise UnsupportedError(error.what, where=f"file {path}", todo=error.todo) from error
     except (TypeError, ValueError, RuntimeError) as error:
@@ -187,68 +220,3 @@ def _bad_spec(path: Path, error: Exception) -> InputError:
         where=f"file {path}, spec",
         todo="Write the checkpoint again.",
     )
-
-
-def _check_tensors(want: Mapping[str, Tensor], got: object, path: Path) -> None:
-    """Raise InputError naming tensors that are missing, left over, mis-shaped or not finite."""
-    assert isinstance(got, dict)
-    missing = [name for name in want if name not in got]
-    extra = [str(name) for name in got if name not in want]
-    known = {name: got[name] for name in want if name in got}
-    shapes = [
-        f"{name} is {_kind(value)}, not {_kind(want[name])}"
-        for name, value in known.items()
-        if _kind(value) != _kind(want[name])
-    ]
-    broken = [
-        name
-        for name, value in known.items()
-        if isinstance(value, Tensor) and not torch.isfinite(value).all()
-    ]
-    faults = {
-        "missing": missing,
-        "unexpected": extra,
-        "of another kind": shapes,
-        "not finite": broken,
-    }
-    found = [f"{kind}: {_shortened(names)}" for kind, names in faults.items() if names]
-    if found:
-        raise InputError(
-            f"the checkpoint's tensors do not fit its network; {'; '.join(found)}",
-            where=f"file {path}",
-            todo="Write the checkpoint again; it was changed, or training diverged.",
-        )
-
-
-def _kind(value: object) -> str:
-    if not isinstance(value, Tensor):
-        return type(value).__name__
-    layout = "" if value.layout == torch.strided else f" {value.layout}"
-    return f"{str(value.dtype).removeprefix('torch.')}{layout} {tuple(value.shape)}"
-
-
-def _value_problems(model: nn.Module) -> list[str]:
-    """What makes a module of finite numbers impossible to evaluate."""
-    problems = []
-    for name, module in model.named_modules():
-        match module:
-            case ActivationQuantizer():
-                problems += [f"{name}.{fault}" for fault in module.faults()]
-            case nn.BatchNorm2d(running_var=Tensor() as variance):
-                if float(variance.min()) + module.eps <= 0:
-                    problems.append(f"{name}.running_var falls to {float(variance.min()):g}")
-            case PixelConv2d():
-                faults = module.weight_quantizer.faults(module.pixel_weight().detach())
-                problems += [f"{name}.{fault}" for fault in faults]
-            case QuantConv2d() | QuantLinear():
-                faults = module.weight_quantizer.faults(module.weight.detach())
-                problems += [f"{name}.{fault}" for fault in faults]
-            case _:
-                pass
-    return problems
-
-
-def _shortened(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - NAMES_SHOWN} more" if len(listed) > NAMES_SHOWN else ""
-    return ", ".join(map(str, listed[:NAMES_SHOWN])) + more

@@ -8,13 +8,13 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitfold.errors import InputError, UsageError
-from bitfold.models.image_folder import read_image_folder
+from bitfold.models.image_folder import ImageFolder, open_image_folder, read_image_folder
 
 Split = Literal["train", "test"]
 
@@ -42,6 +42,38 @@ class LabelledImages:
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
     class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of an image."""
+        _, height, width, channels = self.images.shape
+        return height, width, channels
+
+    def read(self, indexes: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Images (len(indexes), H, W, C)."""
+        return self.images[indexes]
+
+    def subset(self, chosen: NDArray[np.bool_]) -> Self:
+        """The images where ``chosen`` (N,) is true."""
+        labels = None if self.labels is None else self.labels[chosen]
+        return type(self)(self.images[chosen], labels, self.class_names)
+
+
+# In memory, or on disk until read.
+ImageSource = LabelledImages | ImageFolder
+
+
+def open_images(
+    spec: str, split: Split = "test", *, size: tuple[int, int, int] | None = None
+) -> ImageSource:
+    """As ``load_images``, but a folder's images stay on disk."""
+    kind, _, rest = spec.partition(":")
+    if kind == "folder" and rest:
+        return open_image_folder(Path(rest), split, size=size)
+    return load_images(spec, split, size=size)
 
 
 def load_images(

@@ -1,7 +1,9 @@
-"""A folder of images, one sub-folder a class, as ImageNet is laid out."""
+"""A folder of images, one sub-folder a class, as ImageNet is laid out; read as it is needed."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,22 +17,62 @@ SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", "
 # The shorter side before the centre crop, as a fraction of the crop: 256 for 224.
 RESIZE_RATIO = (256, 224)
 MODES = {1: "L", 3: "RGB"}
+SUB_FOLDERS = {"train": ("train",), "test": ("test", "val")}
+# A random crop for training: its share of the image's area, and the range of width / height.
+LARGEST_CROP, ASPECTS = 1.0, (3 / 4, 4 / 3)
+TRIES = 10
 
 Size = tuple[int, int, int]
 
 
-def read_image_folder(
-    directory: Path, split: str, *, size: Size | None
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], tuple[str, ...]]:
-    """Images (N, H, W, C), labels (N,) and class names, classes and files in sorted order.
+@dataclass(frozen=True, slots=True)
+class ImageFolder:
+    """Files and ``labels`` (N,), classes and files in sorted order; pixels stay on disk.
 
-    ``DIR/split`` is read where it exists, else ``DIR``. With ``size`` (H, W, C) an image that has
-    not that height and width is scaled and its centre cropped; without it all must agree.
+    ``shape`` is (H, W, C). With ``scale`` an image that has not that height and width is scaled
+    and its centre cropped; without it all must agree.
     """
+
+    files: tuple[Path, ...]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    shape: Size
+    scale: bool
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, indexes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Images (len(indexes), H, W, C); raises InputError for a file that is none."""
+        images = np.empty((len(indexes), *self.shape), np.uint8)
+        for i, index in enumerate(indexes):
+            images[i] = _pixels(self.files[index], self.shape, scale=self.scale)
+        return images
+
+    def read_crop(
+        self, index: int, *, least_area: float, generator: np.random.Generator
+    ) -> NDArray[np.uint8]:
+        """A random part of one image, scaled to (H, W, C)."""
+        from PIL import Image
+
+        height, width, channels = self.shape
+        image = _open(self.files[index]).convert(MODES[channels])
+        box = random_box(image.height, image.width, least_area=least_area, generator=generator)
+        scaled = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+        return np.asarray(scaled, np.uint8).reshape(self.shape)
+
+    def subset(self, chosen: NDArray[np.bool_]) -> Self:
+        """The images where ``chosen`` (N,) is true."""
+        files = tuple(path for path, is_in in zip(self.files, chosen, strict=True) if is_in)
+        return type(self)(files, self.labels[chosen], self.class_names, self.shape, self.scale)
+
+
+def open_image_folder(directory: Path, split: str, *, size: Size | None) -> ImageFolder:
+    """The images of ``DIR/split`` where it exists (``val`` is a ``test``), else of ``DIR``."""
     _require_pillow()
     if not directory.is_dir():
         raise InputError("there is no such folder", where=f"folder {directory}", todo="Check it.")
-    root = directory / split if (directory / split).is_dir() else directory
+    root = split_folder(directory, split) or directory
     classes = sorted(path for path in root.iterdir() if path.is_dir())
     files = [(path, i) for i, folder in enumerate(classes) for path in _image_files(folder)]
     if not files:
@@ -46,11 +88,24 @@ def read_image_folder(
             where=f"folder {root}",
             todo="Use an .npz file for other data.",
         )
-    images = np.empty((len(files), *shape), np.uint8)
-    for i, (path, _) in enumerate(files):
-        images[i] = _pixels(path, shape, scale=size is not None)
+    paths = tuple(path for path, _ in files)
     labels = np.array([label for _, label in files], np.int64)
-    return images, labels, tuple(folder.name for folder in classes)
+    names = tuple(folder.name for folder in classes)
+    return ImageFolder(paths, labels, names, shape, scale=size is not None)
+
+
+def split_folder(directory: Path, split: str) -> Path | None:
+    """The sub-folder that holds ``split``, if there is one."""
+    names = SUB_FOLDERS.get(split, (split,))
+    return next((directory / name for name in names if (directory / name).is_dir()), None)
+
+
+def read_image_folder(
+    directory: Path, split: str, *, size: Size | None
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], tuple[str, ...]]:
+    """All images (N, H, W, C), labels (N,) and class names of ``open_image_folder``."""
+    folder = open_image_folder(directory, split, size=size)
+    return folder.read(range(len(folder))), folder.labels, folder.class_names
 
 
 def fit(image: "Image.Image", height: int, width: int) -> "Image.Image":
@@ -65,6 +120,21 @@ def fit(image: "Image.Image", height: int, width: int) -> "Image.Image":
     larger = image.resize(scaled, Image.Resampling.BILINEAR)
     left, top = (larger.width - width) // 2, (larger.height - height) // 2
     return larger.crop((left, top, left + width, top + height))
+
+
+def random_box(
+    height: int, width: int, *, least_area: float, generator: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom): random area, aspect and place; the whole image if none fits."""
+    for _ in range(TRIES):
+        area = height * width * generator.uniform(least_area, LARGEST_CROP)
+        aspect = float(np.exp(generator.uniform(*np.log(ASPECTS))))
+        w, h = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
+        if 0 < w <= width and 0 < h <= height:
+            left = int(generator.integers(0, width - w + 1))
+            top = int(generator.integers(0, height - h + 1))
+            return left, top, left + w, top + h
+    return 0, 0, width, height
 
 
 def _require_pillow() -> None:

@@ -70,7 +70,8 @@ class PixelConv2d(QuantConv2d):
 
         u_c = w_c/(255·σ_c)     and     u_one = −Σ_c w_c·m_c/(255·σ_c);
 
-    these are what the weight quantizer sees (arithmetic.md, eq. 14).
+    these are what the weight quantizer sees (arithmetic.md, eq. 24). What rounding them changes on
+    an image of mean colour is taken off again as a bias.
     """
 
     def __init__(
@@ -89,18 +90,26 @@ class PixelConv2d(QuantConv2d):
         self.preprocessing = preprocessing
 
     def pixel_weight(self) -> Tensor:
-        """Weights (O, C + 1, KH, KW) on pixels and on the channel of 255."""
-        shape = (1, -1, 1, 1)
-        stds = self.weight.new_tensor(self.preprocessing.stds).view(shape)
-        means = self.weight.new_tensor(self.preprocessing.means).view(shape)
-        scaled = self.weight / (WHITE * stds)
+        """Weights (O, C + 1, KH, KW) on pixels and on the channel of 255, always float32."""
+        shape, weight = (1, -1, 1, 1), self.weight.float()
+        stds = weight.new_tensor(self.preprocessing.stds).view(shape)
+        means = weight.new_tensor(self.preprocessing.means).view(shape)
+        scaled = weight / (WHITE * stds)
         return torch.cat([scaled, -(scaled * means).sum(1, keepdim=True)], 1)
+
+    def mean_error(self) -> Tensor:
+        """Error (O,) of the quantized weights on an image of the mean colour; no gradient."""
+        weight = self.pixel_weight().detach()
+        error = (self.weight_quantizer(weight).detach() - weight).sum((2, 3))
+        mean_pixel = weight.new_tensor((*self.preprocessing.means, 1.0)) * WHITE
+        moved: Tensor = error @ mean_pixel
+        return moved
 
     def forward(self, x: Tensor) -> Tensor:
         """Raw pixels (N, C, H, W), values 0…255 → (N, O, OH, OW)."""
         with_one = torch.cat([x, torch.full_like(x[:, :1], WHITE)], 1)
-        weight = self.weight_quantizer(self.pixel_weight())
-        sums: Tensor = self._conv_forward(with_one, weight, self.bias)
+        weight = self.weight_quantizer(self.pixel_weight().to(x.dtype))
+        sums: Tensor = self._conv_forward(with_one, weight, -self.mean_error().to(x.dtype))
         return sums
 
 

@@ -5,22 +5,23 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
 from bitfold.errors import MissingDependencyError, UsageError
-from bitfold.models.data import LabelledImages
-from bitfold.models.evaluation import to_nchw
-from bitfold.models.nets import PreActResNet
-from bitfold.models.recipe import TrainConfig, augment, learning_rate_factor, make_optimizer
+from bitfold.models import supernet
+from bitfold.models.batches import STEP_SHIFT, Batches
+from bitfold.models.distillation import mixed_loss, teacher_logits
+from bitfold.models.distributed import Share, average, check_batch, parallel
+from bitfold.models.nets import QuantNet
+from bitfold.models.parameter_groups import make_optimizer
+from bitfold.models.precision import autocast, in_full_precision
+from bitfold.models.protocol import WeightQuantizer
+from bitfold.models.recipe import TrainConfig, learning_rate_factor
 
-LossAndHits = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-# The order of images in an epoch and the augmentation in a step come from separate streams.
-ORDER_STRIDE = 7919
-STEP_SHIFT = 32
+LossAndHits = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 WITHOUT_COMPILER = "Install g++ and the Python headers, or pass --no-compile: slower, same recipe."
 
 
@@ -54,28 +55,44 @@ class Counters:
 
 
 class Trainer:
-    """A network, its optimizer and data; ``train_step`` moves it by one batch."""
+    """A network, its optimizer and batches; ``train_step`` moves it by one batch.
 
-    def __init__(self, model: PreActResNet, data: LabelledImages, config: TrainConfig) -> None:
-        if data.labels is None:
-            raise UsageError("training needs labels", todo="Name data that has labels.")
-        if len(data.images) < config.batch_size:
-            raise UsageError(
-                f"{len(data.images)} training images do not fill one batch of {config.batch_size}",
-                where="batch size",
-                todo=f"Use batches of at most {len(data.images)} images.",
-            )
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    A supernet is trained in two stages (``bitfold.models.supernet``), anything else in one; each
+    has its own optimizer and the whole schedule of the learning rate.
+    """
+
+    def __init__(
+        self,
+        model: QuantNet,
+        batches: Batches,
+        config: TrainConfig,
+        *,
+        teacher: nn.Module | None = None,
+        share: Share | None = None,
+    ) -> None:
+        self.model = model
+        _channels_last(model)
+        self.batches = batches
         self.config = config
-        self.images = to_nchw(data.images)
-        self.labels = torch.from_numpy(data.labels.copy())
-        self.steps_per_epoch = len(self.images) // config.batch_size
+        self.teacher = teacher
+        self.share = share or Share()
+        check_batch(config.batch_size, self.share)
+        self.steps_per_epoch = batches.steps_per_epoch
         self.num_steps = self.steps_per_epoch * config.epochs
-        self.optimizer = make_optimizer(model, config)
+        self.is_supernet = supernet.is_supernet(model)
+        self.stage_starts = _stage_starts(self.is_supernet, config.epochs, self.steps_per_epoch)
+        self.network = parallel(self.model, self.share, some_unused=self.is_supernet)
+        if config.precision == "bfloat16":
+            in_full_precision(self.model)
+        first = next(self.model.parameters())
+        self.device, self.dtype = first.device, first.dtype
         self.counters = Counters()
+        self._enter_stage(0)
         self.loss_and_hits: LossAndHits = self._eager_loss_and_hits
-        if config.compile:
-            require_compiler()
+        # Branches switch at every step, processes talk inside every batch norm: both run eagerly.
+        if config.compile and not self.is_supernet and self.share.size == 1:
+            if self.device.type == "cpu":
+                require_compiler()
             self.loss_and_hits = torch.compile(self._eager_loss_and_hits)
 
     def is_finished(self) -> bool:
@@ -84,48 +101,42 @@ class Trainer:
 
     def train_step(self) -> None:
         """One optimizer step; raises UsageError when the loss is no longer a number."""
-        counters, config = self.counters, self.config
-        factor = learning_rate_factor(
-            counters.step,
-            warmup_steps=int(config.warmup_epochs * self.steps_per_epoch),
-            num_steps=self.num_steps,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * factor
+        counters = self.counters
+        self._prepare_step(counters.step)
         images, labels = self.batch(counters.step)
         loss, hits = self._evaluated(images, labels)
-        value = float(loss.detach())
-        if not math.isfinite(value):
+        sums = average(torch.stack([loss.detach(), hits.to(loss.dtype)]), self.share).tolist()
+        if not math.isfinite(sums[0]):
             raise UsageError(
-                f"training diverged: the loss is {value}",
+                f"training diverged: the loss is {sums[0]}",
                 where=f"step {counters.step} of {self.num_steps}",
                 todo="Lower the learning rate (--lr) and start again without the .state file.",
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        if self.config.gradient_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_norm)
         self.optimizer.step()
         counters.step += 1
-        counters.sums.images += config.batch_size
-        counters.sums.hits += int(hits)
-        counters.sums.loss += value * config.batch_size
+        counters.sums.images += self.config.batch_size
+        counters.sums.hits += round(sums[1] * self.share.size)
+        counters.sums.loss += sums[0] * self.config.batch_size
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Augmented images (float32, channels last) and labels of one step."""
-        config = self.config
-        epoch, i = divmod(step, self.steps_per_epoch)
-        order = torch.randperm(
-            len(self.images),
-            generator=torch.Generator().manual_seed(config.seed * ORDER_STRIDE + epoch),
+        """This process's augmented images (channels last) and labels of one step."""
+        images, labels = self.batches.batch(step)
+        pixels = images.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
+        return pixels, labels.to(self.device)
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of step ``step``, before the factors of the parameter groups."""
+        stage = self._stage_of(step)
+        ends = [*self.stage_starts[1:], self.num_steps]
+        return self.config.learning_rate * learning_rate_factor(
+            step - self.stage_starts[stage],
+            warmup_steps=int(self.config.warmup_epochs * self.steps_per_epoch),
+            num_steps=ends[stage] - self.stage_starts[stage],
         )
-        chosen = order[i * config.batch_size : (i + 1) * config.batch_size]
-        images = augment(
-            self.images[chosen],
-            padding=config.crop_padding,
-            fill=config.crop_fill,
-            flip=config.flip,
-            generator=torch.Generator().manual_seed((config.seed << STEP_SHIFT) + step),
-        )
-        return images.float().contiguous(memory_format=torch.channels_last), self.labels[chosen]
 
     def state(self) -> TrainerState:
         """The state between two steps."""
@@ -140,6 +151,8 @@ class Trainer:
     def restore(self, state: TrainerState) -> None:
         """Continue from ``state``."""
         self.model.load_state_dict(state["model"])
+        # A state that was saved just before a stage begins still has the last stage's optimizer.
+        self._enter_stage(self._stage_of(max(0, state["step"] - 1)))
         self.optimizer.load_state_dict(state["optimizer"])
         sums = state["sums"]
         self.counters = Counters(
@@ -148,15 +161,49 @@ class Trainer:
             EpochSums(int(sums["images"]), int(sums["hits"]), sums["loss"], sums["seconds"]),
         )
 
-    def _eager_loss_and_hits(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.model(images)
-        smoothing = self.config.label_smoothing
-        loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+    def _prepare_step(self, step: int) -> None:
+        if step in self.stage_starts[1:]:
+            supernet.refit_weight_steps(self.model)
+            self._enter_stage(self._stage_of(step))
+        rate = self.learning_rate(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["rate"]
+        if self.is_supernet:
+            supernet.select_random(self.model, seed=self.config.seed, step=step)
+        for module in self.model.modules():
+            match getattr(module, "weight_quantizer", None):
+                case WeightQuantizer() as quantizer:
+                    with torch.no_grad():
+                        quantizer.constrain(cast(Tensor, module.weight))
+        # Dropout draws from torch's generator, as in a run that was never interrupted.
+        torch.manual_seed((self.config.seed << STEP_SHIFT) + step)
+
+    def _enter_stage(self, stage: int) -> None:
+        if self.is_supernet:
+            supernet.quantize_weights(self.model, enabled=stage > 0)
+        self.optimizer = make_optimizer(self.model, self.config)
+
+    def _stage_of(self, step: int) -> int:
+        return sum(step >= start for start in self.stage_starts) - 1
+
+    def _eager_loss_and_hits(
+        self, images: Tensor, labels: Tensor, soft: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        with autocast(self.config.precision, self.device):
+            logits = self.network(images)
+        loss = mixed_loss(
+            logits.to(self.dtype),
+            labels,
+            soft,
+            share=self.config.teacher_weight,
+            label_smoothing=self.config.label_smoothing,
+        )
         return loss, (logits.argmax(1) == labels).sum()
 
     def _evaluated(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        soft = teacher_logits(self.teacher, images)
         try:
-            return self.loss_and_hits(images, labels)
+            return self.loss_and_hits(images, labels, soft)
         except RuntimeError as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
@@ -165,6 +212,18 @@ class Trainer:
                 where="torch.compile",
                 todo=WITHOUT_COMPILER,
             ) from error
+
+
+def _channels_last(model: nn.Module) -> None:
+    """Bring every convolution's weights into the order of its inputs; pairs of kernels stay."""
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+def _stage_starts(is_supernet: bool, epochs: int, steps_per_epoch: int) -> tuple[int, ...]:  # noqa: FBT001
+    """First step of each stage; an odd epoch more goes to the last."""
+    return (0, epochs // 2 * steps_per_epoch) if is_supernet and epochs > 1 else (0,)
 
 
 def require_compiler() -> None:

@@ -294,7 +294,7 @@ def test_the_overview_names_every_verb_in_full_sentences(capsys):
         (["nonsense"], "No such command 'nonsense'"),
         (["run"], "Missing argument 'MODEL'"),
         (["run", "x.onnx", "--nonsense"], "No such option"),
-        (["new", "--net", "resnet8", "-o", "x.pt"], "Missing option '--bits'"),
+        (["new", "--bits", "2,2", "-o", "x.pt"], "Missing option '--net'"),
         (["bench", "x.onnx", "--threads", "0"], "'--threads'"),
         (["bench", "x.onnx", "--rounds", "many"], "'--rounds'"),
     ],
@@ -324,7 +324,8 @@ def test_the_version_is_one_line(capsys):
     ("words", "code", "message"),
     [
         (["new", "--net", "resnet8", "--bits", "2", "-o", "x.pt"], 2, "two numbers"),
-        (["new", "--net", "resnet8", "--bits", "2,2", "--method", "basq", "-o", "x.pt"], 3, "basq"),
+        (["new", "--net", "resnet8", "-o", "x.pt"], 2, "Give --bits"),
+        (["new", "--net", "mlp", "--method", "sttn", "-o", "x.pt"], 2, "mlp has no form for sttn"),
         (
             ["new", "--net", "resnet8", "--bits", "2,2", "--method", "q", "-o", "x.pt"],
             2,
@@ -332,7 +333,7 @@ def test_the_version_is_one_line(capsys):
         ),
         (["export", "x.pt", "-o", "y.onnx", "--profile", "qonnx"], 3, "available: qcdq"),
         (["export", "x.pt", "-o", "y.onnx", "--profile", "xml"], 2, "--profile 'xml'"),
-        (["export", "x.pt", "-o", "y.onnx", "--edges", "16bit"], 3, "available: 8bit"),
+        (["export", "x.pt", "-o", "y.onnx", "--edges", "12bit"], 2, "--edges '12bit'"),
         (["export", "x.pt", "-o", "y.onnx"], 2, "does not exist"),
         (["run", "x.onnx", "-o", "y.npz"], 2, "exactly one of --data and --input"),
         (["run", "x.onnx", "--data", "embedded", "-o", "y", "--backend", "gpu"], 2, "oracle"),

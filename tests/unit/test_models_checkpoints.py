@@ -6,11 +6,13 @@ import warnings
 import pytest
 import torch
 
-from bitfold.errors import InputError, OutputError, UnsupportedError
+from bitfold.errors import InputError, OutputError, UnsupportedError, UsageError
 from bitfold.models import (
     NetSpec,
     Preprocessing,
+    PublishedOptions,
     load_checkpoint,
+    load_one_network,
     new_network,
     save_checkpoint,
 )
@@ -121,7 +123,8 @@ def test_code_in_a_file_is_not_executed(tmp_path, zipped):
 def test_another_layout_is_readable_but_not_supported(tmp_path, content):
     path = tmp_path / "other.pt"
     torch.save(content, path)
-    assert error_of(path, UnsupportedError).startswith("readable, but not a checkpoint of bitfold")
+    what = error_of(path, UnsupportedError)
+    assert what.startswith("readable, but neither a checkpoint of bitfold nor a published one")
 
 
 def rewrite(path, **changes):
@@ -191,3 +194,37 @@ def test_missing_tensors_are_named(path):
     del content["model"]["fc.bias"]
     torch.save(content, path)
     assert "missing: fc.bias" in error_of(path)
+
+
+@pytest.fixture(scope="module")
+def supernet():
+    spec = NetSpec(
+        "resnet8", "basq", (2, 2), (8, 8, 1), ("a", "b"), Preprocessing(73, 90), width=0.25
+    )
+    return new_network(spec, seed=0)
+
+
+def test_a_supernet_needs_a_genome_to_be_one_network(supernet, tmp_path):
+    path = tmp_path / "supernet.pt"
+    save_checkpoint(path, supernet)
+    assert load_checkpoint(path).spec.genome == ()
+    with pytest.raises(UsageError, match=f"a supernet of {supernet.num_blocks} blocks"):
+        load_one_network(path)
+    genome = (3,) * supernet.num_blocks
+    loaded = load_one_network(path, published=PublishedOptions(genome=genome))
+    supernet.select(genome)
+    pixels = torch.arange(64.0).view(1, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(loaded.model(pixels), supernet(pixels))
+    assert loaded.spec.genome == genome
+
+
+def test_a_genome_for_a_network_without_branches_is_a_usage_error(path):
+    with pytest.raises(UsageError, match="the checkpoint holds no supernet"):
+        load_checkpoint(path, published=PublishedOptions(genome=(1,)))
+
+
+def test_edge_bits_may_be_asked_for_when_a_checkpoint_is_read(path):
+    loaded = load_checkpoint(path, published=PublishedOptions(edge_bits=16))
+    assert loaded.model.fc.weight_quantizer.bits == 16
+    assert loaded.spec.edge_bits == 16

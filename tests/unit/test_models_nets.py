@@ -2,17 +2,22 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from bitfold.errors import UsageError
-from bitfold.models import NetSpec, Preprocessing, build_network, new_network
+from bitfold.models import NetSpec, Preprocessing, build_network, load_checkpoint, new_network
 
 pytestmark = pytest.mark.torch
 
 
-def spec_of(**changed):
+DATA = Path(__file__).parents[2] / "bitfold" / "data"
+
+
+def spec_of(*, channels=(), stem="auto", **changed):
     fields = {
         "net": "resnet8",
         "method": "pact-sawb",
@@ -21,7 +26,12 @@ def spec_of(**changed):
         "class_names": tuple("abcdefghij"),
         "preprocessing": Preprocessing(73, 90),
     }
-    return NetSpec.with_default_grid(**(fields | changed))
+    spec = NetSpec.with_default_grid(**(fields | changed))
+    return replace(spec, channels=channels, stem=stem)
+
+
+def shapes_of(model):
+    return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
 
 
 @pytest.mark.parametrize("net", ["resnet8", "resnet20"])
@@ -44,6 +54,75 @@ def test_state_names_are_stable():
     want |= {f"bn.{part}" for part in norm}
     want |= {"conv1.weight", "act.clip", "fc.weight", "fc.bias"}
     assert names == want
+
+
+@pytest.mark.parametrize("name", ["resnet20_w2a2", "resnet20_w4a4"])
+def test_the_embedded_networks_still_load(name):
+    assert load_checkpoint(DATA / f"{name}.pt").spec.net == "resnet20"
+
+
+@pytest.mark.parametrize(
+    ("net", "stages", "width"),
+    [("resnet14", 3, 64), ("resnet32", 3, 64), ("resnet34", 4, 512), ("resnet50", 4, 2048)],
+)
+def test_a_resnet_has_the_depth_of_its_name(net, stages, width):
+    with torch.device("meta"):
+        model = build_network(spec_of(net=net))
+    names = [name for name, _ in model.named_modules() if name.startswith("layer")]
+    convs = [name for name in names if name.split(".")[-1] in ("conv1", "conv2", "conv3")]
+    assert len(convs) + 2 == int(net.removeprefix("resnet"))
+    assert max(int(name[5]) for name in names) == stages
+    assert model.fc.in_features == width
+
+
+@pytest.mark.parametrize(
+    ("shape", "stem", "kernel"),
+    [
+        ((63, 64, 3), "auto", 3),
+        ((64, 64, 3), "auto", 7),
+        ((32, 32, 3), "large", 7),
+        ((224, 224, 3), "small", 3),
+    ],
+)
+def test_large_images_have_the_large_stem_unless_asked_otherwise(shape, stem, kernel):
+    with torch.device("meta"):
+        model = build_network(spec_of(net="resnet18", input_shape=shape, stem=stem))
+    assert model.conv1.kernel_size == (kernel, kernel)
+    assert hasattr(model, "max_pool") == (kernel == 7)
+
+
+def test_channel_counts_of_a_spec_override_its_width():
+    model = build_network(spec_of(channels=(3, 5, 7), width=2.0))
+    convs = [model.conv1, *(model.get_submodule(f"layer{i}.0.conv2") for i in (1, 2, 3))]
+    assert [conv.out_channels for conv in convs] == [3, 3, 5, 7]
+
+
+def test_mobilenet_v2_has_the_published_shapes():
+    with torch.device("meta"):
+        spec = spec_of(net="mobilenetv2", method="uniq", input_shape=(224, 224, 3))
+        shapes = shapes_of(build_network(spec))
+    assert shapes["init_block.conv.weight"] == (32, 3, 3, 3)
+    assert shapes["stages.stage1.0.conv1.conv.weight"] == (32, 32, 1, 1)
+    assert shapes["stages.stage2.0.conv2.conv.weight"] == (96, 1, 3, 3)
+    assert shapes["stages.stage5.3.conv3.conv.weight"] == (320, 960, 1, 1)
+    assert shapes["stages.final_block.conv.weight"] == (1280, 320, 1, 1)
+    blocks = {name.rsplit(".", 3)[0] for name in shapes if name.endswith("conv2.conv.weight")}
+    assert len(blocks) == 17
+
+
+@pytest.mark.parametrize(
+    ("width", "stem", "last"), [(1.0, 32, 1280), (0.5, 16, 1280), (0.25, 8, 1280), (0.1, 3, 1280)]
+)
+def test_a_mobilenet_rounds_its_channels_to_eights(width, stem, last):
+    with torch.device("meta"):
+        model = build_network(spec_of(net="mobilenetv2", width=width))
+    assert (model.init_block.conv.out_channels, model.fc.in_features) == (stem, last)
+
+
+def test_alexnet_has_the_maps_of_the_original():
+    with torch.device("meta"):
+        model = build_network(spec_of(net="alexnet", input_shape=(224, 224, 3)))
+    assert model.fc6.in_features == 6 * 6 * 256
 
 
 @pytest.mark.parametrize("bits", [(2, 2), (3, 1), (4, 8)])
@@ -73,8 +152,11 @@ def test_a_seed_gives_one_network_and_leaves_the_generator_alone():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"net": "vgg"}, "unknown network 'vgg'\nnet\nKnown: resnet8, resnet20."),
-        ({"method": "lsq"}, "unknown method 'lsq'\nmethod\nKnown: pact-sawb."),
+        ({"net": "vgg"}, "unknown network 'vgg'\nnet\nKnown: resnet8, resnet14, resnet20,"),
+        ({"method": "lsq"}, "unknown method 'lsq'\nmethod\nKnown: pact-sawb, pact-dorefa, uniq,"),
+        ({"net": "mlp", "method": "basq"}, "mlp has no form for basq\nnet and method\nNetworks"),
+        ({"channels": (16, 32)}, "2 channel counts for resnet8, which has 3"),
+        ({"net": "alexnet", "input_shape": (8, 28, 1)}, "an image side of 8 pixels is too small"),
         ({"bits": (5, 4)}, "has no 5-bit weights with 4-bit activations"),
         ({"bits": (2, 7)}, "has no 2-bit weights with 7-bit activations"),
         ({"width": float("nan")}, "width nan is not in"),

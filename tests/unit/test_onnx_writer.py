@@ -34,7 +34,7 @@ def pictures(graph: IntGraph, count: int = 3) -> np.ndarray:
     return rng.integers(0, 256, (count, *graph.input.shape), dtype=np.uint8)
 
 
-def wide_graph(weight: IntArray, *, multiplier: int = 1) -> IntGraph:
+def wide_graph(weight: IntArray, *, multiplier: int = 1, shift: int = 40) -> IntGraph:
     """Pixels → 1x1 convolution → stream."""
     channels = len(weight)
     return IntGraph.of(
@@ -42,7 +42,7 @@ def wide_graph(weight: IntArray, *, multiplier: int = 1) -> IntGraph:
             Quantize("pixels", (2, 2, weight.shape[3]), Grid.pixels(0), 1.0),
             Conv2d("conv", "pixels", weight, Grid.narrow(8), (1.0,), np.zeros(channels, np.int64)),
             Rescale(
-                "wide", "conv", np.full(channels, multiplier), np.zeros(channels, int), 40, 1.0
+                "wide", "conv", np.full(channels, multiplier), np.zeros(channels, int), shift, 1.0
             ),
             Dequantize("logits", "wide"),
         ]
@@ -98,10 +98,13 @@ def test_partial_sums_beyond_float32_are_refused() -> None:
         onnx_model(wide_graph(weight))
 
 
-def test_products_beyond_float64_are_refused() -> None:
-    graph = wide_graph(np.full((1, 1, 1, 64), 127), multiplier=2**40)
-    with pytest.raises(UnsupportedError, match="node wide"):
-        onnx_model(graph)
+def test_products_beyond_float64_are_taken_in_int64() -> None:
+    graph = wide_graph(np.full((1, 1, 1, 256), 127), multiplier=2**31 - 1, shift=31)
+    images = pictures(graph, 5)
+    data = onnx_model(graph)
+    assert "Mod" in {node.op_type for node in onnx.load_from_string(data).graph.node}
+    for level in LEVELS:
+        assert compare_onnxruntime(graph, data, images, level=level).ok
 
 
 def test_clashing_names_are_refused() -> None:

@@ -1,7 +1,6 @@
 """Fold passes, one a file: pure functions from ``QGraph`` to ``QGraph``."""
 
-from bitfold.export.passes.absorb_relu import absorb_relu
+from bitfold.export.passes.commute_max_pool import commute_max_pool
 from bitfold.export.passes.fold_batchnorm import fold_batchnorm
-from bitfold.export.passes.widen_residuals import widen_residuals
 
-__all__ = ["absorb_relu", "fold_batchnorm", "widen_residuals"]
+__all__ = ["commute_max_pool", "fold_batchnorm"]

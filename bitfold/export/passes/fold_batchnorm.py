@@ -13,6 +13,9 @@ from fractions import Fraction
 from bitfold.errors import UnsupportedError
 from bitfold.export.qgraph import Affine, BatchNorm, QGraph, QNode
 
+# A batch norm's results have mean beta and standard deviation |gamma| on its training data.
+DEVIATIONS = 64
+
 
 def affine_of(node: BatchNorm) -> Affine:
     """The affine map that ``node`` computes in eval mode (arithmetic.md, eq. 6)."""
@@ -28,7 +31,11 @@ def affine_of(node: BatchNorm) -> Affine:
         Fraction(beta) - gain * Fraction(mean)
         for beta, gain, mean in zip(node.beta, gains, node.mean, strict=True)
     )
-    return Affine(node.name, node.x, gains, biases)
+    likely = tuple(
+        abs(beta) + DEVIATIONS * abs(gamma)
+        for beta, gamma in zip(node.beta, node.gamma, strict=True)
+    )
+    return Affine(node.name, node.x, gains, biases, likely)
 
 
 def fold_batchnorm(graph: QGraph) -> QGraph:

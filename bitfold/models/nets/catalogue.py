@@ -1,56 +1,58 @@
-"""The tables of networks and methods, and the one function that builds a network from a spec."""
+"""The one function that builds a network from a spec; what is offered stands in ``offered``."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from types import MappingProxyType
 
-from bitfold.errors import UsageError
-from bitfold.models.nets.preact_resnet import STAGES, PreActResNet
+import torch
+
+from bitfold.models.nets.alexnet import AlexNet
+from bitfold.models.nets.base import QuantNet
+from bitfold.models.nets.basq_mobilenet import BasqMobileNetV1, BasqMobileNetV2
+from bitfold.models.nets.basq_resnet import BasqResNet
+from bitfold.models.nets.basq_units import BranchedNet
+from bitfold.models.nets.mlp import Mlp
+from bitfold.models.nets.mobilenet import MobileNetV1, MobileNetV2
+from bitfold.models.nets.preact_resnet import DEPTHS, PreActResNet
+from bitfold.models.nets.sttn_resnet import SttnResNet
+from bitfold.models.nets.vgg import VggSmall
+from bitfold.models.offered import check_offered
 from bitfold.models.spec import NetSpec
 
+Builder = Callable[[NetSpec], QuantNet]
 
-@dataclass(frozen=True, slots=True)
-class MethodBits:
-    """Bit widths that a quantization method offers."""
-
-    weights: tuple[int, ...]
-    activations: tuple[int, ...]
-
-
-METHODS: Mapping[str, MethodBits] = MappingProxyType(
-    {"pact-sawb": MethodBits(weights=(2, 3, 4), activations=(1, 2, 3, 4, 8))}
+PLAIN_NETS: Mapping[str, Builder] = MappingProxyType(
+    {
+        **dict.fromkeys(DEPTHS, PreActResNet),
+        "mobilenetv1": MobileNetV1,
+        "mobilenetv2": MobileNetV2,
+        "vgg-small": VggSmall,
+        "alexnet": AlexNet,
+        "mlp": Mlp,
+    }
 )
-NETS: Mapping[str, Callable[[NetSpec], PreActResNet]] = MappingProxyType(
-    dict.fromkeys(STAGES, PreActResNet)
+BASQ_MOBILENETS: Mapping[str, Builder] = MappingProxyType(
+    {"mobilenetv1": BasqMobileNetV1, "mobilenetv2": BasqMobileNetV2}
 )
 
 
-def check_names(spec: NetSpec) -> None:
-    """Raise UsageError unless network, method and bit widths are in the tables."""
-    if spec.net not in NETS:
-        raise UsageError(
-            f"unknown network {spec.net!r}", where="net", todo=f"Known: {', '.join(NETS)}."
-        )
-    if spec.method not in METHODS:
-        raise UsageError(
-            f"unknown method {spec.method!r}", where="method", todo=f"Known: {', '.join(METHODS)}."
-        )
-    offered = METHODS[spec.method]
-    weights, activations = spec.bits
-    if weights not in offered.weights or activations not in offered.activations:
-        raise UsageError(
-            f"{spec.method} has no {weights}-bit weights with {activations}-bit activations",
-            where="bits",
-            todo=f"Weights: {_listed(offered.weights)} bits; "
-            f"activations: {_listed(offered.activations)} bits.",
-        )
-
-
-def build_network(spec: NetSpec) -> PreActResNet:
+def build_network(spec: NetSpec) -> QuantNet:
     """An untrained network, weights drawn from torch's global generator; may raise UsageError."""
-    check_names(spec)
-    return NETS[spec.net](spec)
+    check_offered(spec.net, spec.method, spec.bits)
+    return builder_of(spec.net, spec.method)(spec)
 
 
-def _listed(numbers: tuple[int, ...]) -> str:
-    return ", ".join(map(str, numbers))
+def count_genes(spec: NetSpec) -> int:
+    """Length of a BASQ genome for ``spec`` (its own genome is not read); 0 for other methods."""
+    with torch.device("meta"):
+        model = build_network(replace(spec, genome=()))
+    return model.num_blocks if isinstance(model, BranchedNet) else 0
+
+
+def builder_of(net: str, method: str) -> Builder:
+    """The class of an offered pair."""
+    if method in ("sttn", "stqn"):
+        return SttnResNet
+    if method == "basq":
+        return BASQ_MOBILENETS.get(net, BasqResNet)
+    return PLAIN_NETS[net]

@@ -1,101 +1,125 @@
-"""Pre-activation ResNets for small images: ResNet-8, ResNet-20 (He et al. 2016, arXiv 1603.05027).
+"""Pre-activation ResNets (He et al. 2016, arXiv 1603.05027), for small images and for ImageNet.
 
-    stem   r = conv3x3(pixel codes)                                8-bit weights
-    block  p = PACT(bn1(r))
-           r = conv2(PACT(bn2(conv1(p)))) + (shortcut(p) or r)     shortcut: 1x1, 8-bit weights
-    tail   z = mean(relu(bn(r)));  logits = fc(PACT8(z))           8-bit weights
+    small stem   r = conv3x3(pixels)
+    large stem   r = maxpool3(relu(bn1(conv7x7 stride 2(pixels))))
+    block        n = bn1(r);  p = act1(n)
+                 r = conv2(act2(bn2(conv1(p)))) + skip
+    skip         r, or where a size changes conv1x1(shortcut_act(n)), or conv1x1(p) without one
+    tail         z = mean(relu(bn(r)));  logits = fc(act(z))
 
-The shortcut keeps 8-bit weights: the high-precision shortcut that PACT+SAWB recommends.
+With UniQ this is the published network; with PACT its activations replace the ReLUs and the
+shortcut keeps 8-bit weights, the high precision that PACT+SAWB recommends.
 """
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-from bitfold.models.layers import PixelNorm, QuantConv2d, QuantLinear
-from bitfold.models.quantizers.minmax import MinMaxWeight
-from bitfold.models.quantizers.pact import PactActivation
-from bitfold.models.quantizers.sawb import SawbWeight
-from bitfold.models.spec import GridKind, NetSpec
+from bitfold.models.nets.base import QuantNet, initialize_convolutions, scaled_channels
+from bitfold.models.nets.bottleneck_resnet import EXPANSION, PreActBottleneck
+from bitfold.models.nets.scheme import Scheme
+from bitfold.models.nets.stages import has_large_stem
+from bitfold.models.spec import NetSpec
 
-EDGE_BITS = 8
-STAGES = {"resnet8": (1, 1, 1), "resnet20": (3, 3, 3)}
-STAGE_WIDTHS = (16, 32, 64)
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """Blocks a stage, and whether they are bottlenecks."""
+
+    blocks: tuple[int, ...]
+    is_bottleneck: bool = False
+
+
+DEPTHS: Mapping[str, Depth] = MappingProxyType(
+    {
+        "resnet8": Depth((1, 1, 1)),
+        "resnet14": Depth((2, 2, 2)),
+        "resnet20": Depth((3, 3, 3)),
+        "resnet32": Depth((5, 5, 5)),
+        "resnet44": Depth((7, 7, 7)),
+        "resnet56": Depth((9, 9, 9)),
+        "resnet110": Depth((18, 18, 18)),
+        "resnet18": Depth((2, 2, 2, 2)),
+        "resnet34": Depth((3, 4, 6, 3)),
+        "resnet50": Depth((3, 4, 6, 3), is_bottleneck=True),
+    }
+)
+STAGE_WIDTHS = {3: (16, 32, 64), 4: (64, 128, 256, 512)}  # by the number of stages
 
 
 class PreActBlock(nn.Module):
     """Two quantized 3x3 convolutions around a full-precision residual stream."""
 
-    def __init__(
-        self, in_channels: int, channels: int, *, stride: int, bits: tuple[int, int], grid: GridKind
-    ) -> None:
+    def __init__(self, in_channels: int, channels: int, *, stride: int, scheme: Scheme) -> None:
         super().__init__()
-        w_bits, a_bits = bits
         self.bn1 = nn.BatchNorm2d(in_channels)
-        self.act1 = PactActivation(a_bits)
-        self.conv1 = QuantConv2d(
-            in_channels,
-            channels,
-            3,
-            stride=stride,
-            weight_quantizer=SawbWeight(w_bits, grid_kind=grid),
-        )
+        self.act1 = scheme.act(channels=in_channels)
+        self.conv1 = scheme.conv(in_channels, channels, 3, stride=stride)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.act2 = PactActivation(a_bits)
-        self.conv2 = QuantConv2d(
-            channels, channels, 3, weight_quantizer=SawbWeight(w_bits, grid_kind=grid)
-        )
-        self.shortcut: QuantConv2d | None = None
-        if stride != 1 or in_channels != channels:
-            self.shortcut = QuantConv2d(
-                in_channels, channels, 1, stride=stride, weight_quantizer=MinMaxWeight(EDGE_BITS)
-            )
+        self.act2 = scheme.act(channels=channels)
+        self.conv2 = scheme.conv(channels, channels, 3)
+        changes = stride != 1 or in_channels != channels
+        self.shortcut_act = scheme.shortcut_act() if changes else None
+        self.shortcut = scheme.shortcut(in_channels, channels, stride=stride) if changes else None
 
     def forward(self, r: Tensor) -> Tensor:
         """Residual stream in, residual stream out."""
-        p = self.act1(self.bn1(r))
-        skip = r if self.shortcut is None else self.shortcut(p)
+        n = self.bn1(r)
+        p = self.act1(n)
+        skip = r
+        if self.shortcut is not None:
+            skip = self.shortcut(p if self.shortcut_act is None else self.shortcut_act(n))
         branch: Tensor = self.conv2(self.act2(self.bn2(self.conv1(p))))
         return branch + skip
 
 
-class PreActResNet(nn.Module):
-    """Pre-activation ResNet on raw pixels (N, C, H, W), values 0…255, any float dtype."""
+class PreActResNet(QuantNet):
+    """Pre-activation ResNet on raw pixels (N, C, H, W), values 0…255, any float dtype.
+
+    Channel counts: one a stage; the stem has those of the first. The stem of ImageNet networks
+    comes from 64 pixels a side on, unless ``spec.stem`` says otherwise.
+    """
 
     def __init__(self, spec: NetSpec) -> None:
-        super().__init__()
-        self.spec = spec
-        widths = tuple(max(1, round(width * spec.width)) for width in STAGE_WIDTHS)
-        self.norm = PixelNorm(spec.preprocessing)
-        self.conv1 = QuantConv2d(
-            spec.input_shape[2], widths[0], 3, weight_quantizer=MinMaxWeight(EDGE_BITS)
-        )
+        super().__init__(spec)
+        scheme = Scheme.of(spec)
+        depth = DEPTHS[spec.net]
+        widths = scaled_channels(spec, STAGE_WIDTHS[len(depth.blocks)])
+        self.norm = scheme.norm()
+        self.input_act = scheme.input_act()
+        self.has_large_stem = has_large_stem(spec)
+        if self.has_large_stem:
+            self.conv1 = scheme.first(widths[0], 7, stride=2)
+            self.bn1 = nn.BatchNorm2d(widths[0])
+            self.relu1 = nn.ReLU()
+            self.max_pool = nn.MaxPool2d(3, stride=2, padding=1)
+        else:
+            self.conv1 = scheme.first(widths[0], 3)
         channels = widths[0]
-        for i, num_blocks in enumerate(STAGES[spec.net]):
-            blocks = []
+        for i, num_blocks in enumerate(depth.blocks):
+            stage = nn.Sequential()
             for j in range(num_blocks):
                 stride = 2 if i > 0 and j == 0 else 1
-                blocks.append(
-                    PreActBlock(
-                        channels, widths[i], stride=stride, bits=spec.bits, grid=spec.weight_grid
-                    )
-                )
-                channels = widths[i]
-            self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
+                block = PreActBottleneck if depth.is_bottleneck else PreActBlock
+                stage.append(block(channels, widths[i], stride=stride, scheme=scheme))
+                channels = widths[i] * (EXPANSION if depth.is_bottleneck else 1)
+            self.add_module(f"layer{i + 1}", stage)
         self.bn = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU()
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.act = PactActivation(EDGE_BITS)
-        self.fc = QuantLinear(
-            channels, len(spec.class_names), weight_quantizer=MinMaxWeight(EDGE_BITS)
-        )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.act = scheme.last_act(signed=False)
+        self.fc = scheme.last(channels, len(spec.class_names))
+        initialize_convolutions(self)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(N, C, H, W) → logits (N, classes)."""
-        r = self.conv1(self.norm(pixels))
-        for i in range(len(STAGE_WIDTHS)):
+        r = self.conv1(self.input_act(self.norm(pixels)))
+        if self.has_large_stem:
+            r = self.max_pool(self.relu1(self.bn1(r)))
+        for i in range(len(DEPTHS[self.spec.net].blocks)):
             r = self.get_submodule(f"layer{i + 1}")(r)
         z = self.pool(self.relu(self.bn(r)))
         logits: Tensor = self.fc(self.act(torch.flatten(z, 1)))
