@@ -15,6 +15,7 @@ from bitfold.ir.types import IntArray
 Float64 = NDArray[np.float64]
 
 SEARCH_ROUNDS = 120
+PRECISION = 2.0**-50
 # Two roundings of gain·u + offset err by less than 2^-52 of the larger term each; eight times that
 # covers any order of evaluation, a fused multiply-add included.
 SAFETY = 2.0**-49
@@ -39,33 +40,50 @@ def is_canonical(table: IntArray, *, lo: int, hi: int) -> bool:
     return in_range and bool((np.diff(table, axis=1) >= 0).all())
 
 
+def _bounds(
+    gain: Float64, table: IntArray, *, lo: int, hi: int
+) -> tuple[tuple[Float64, IntArray], tuple[Float64, IntArray]]:
+    """Least allowed and first forbidden offset, each (C,) with the input u that binds it.
+
+    Where all entries lie at one end only one side is bound; any line that stays flat will do.
+    """
+    rows, levels = np.arange(len(table)), table.shape[1]
+    steps = np.arange(1, levels + 1, dtype=np.float64)
+    lines = steps - gain[:, None] * table
+    above = np.where(table <= hi, lines, -np.inf)
+    below = np.where(table > lo, lines + gain[:, None], np.inf)
+    last, first = above.argmax(1), below.argmin(1)
+    least, most = above[rows, last], below[rows, first]
+    never, always = np.isneginf(least), np.isposinf(most)
+    return (
+        (np.where(never, -gain * lo, least), np.where(never, lo, table[rows, last])),
+        (
+            np.where(always, levels + 1 - gain * hi, most),
+            np.where(always, hi, table[rows, first] - 1),
+        ),
+    )
+
+
 def offset_interval(gain: Float64, table: IntArray, *, lo: int, hi: int) -> tuple[Float64, Float64]:
     """Per channel the offsets that keep the line right: (least allowed, first forbidden)."""
-    steps = np.arange(1, table.shape[1] + 1, dtype=np.float64)
-    slope = gain[:, None]
-    below = np.where(table > lo, steps - slope * (table - 1), np.inf).min(1, initial=np.inf)
-    above = np.where(table <= hi, steps - slope * table, -np.inf).max(1, initial=-np.inf)
-    # Where all entries lie at one end only one side is bound; any line that stays flat will do.
-    top = table.shape[1] + 1 - gain * hi
-    bottom = -gain * lo
-    return np.where(np.isneginf(above), bottom, above), np.where(np.isposinf(below), top, below)
+    (least, _), (first, _) = _bounds(gain, table, lo=lo, hi=hi)
+    return least, first
 
 
 def best_gain(table: IntArray, *, lo: int, hi: int) -> Float64:
-    """Per channel the gain of the widest margin; the margin is concave in the gain."""
+    """Per channel the gain of the widest margin: a concave function, bisected by its slope."""
     span = float(max(hi - lo, 1))
     left = np.full(len(table), 0.25 / span)
     right = np.full(len(table), float(table.shape[1] + 1))
     for _ in range(SEARCH_ROUNDS):
-        third = (right - left) / 3
-        inner, outer = left + third, right - third
-        least, first = offset_interval(inner, table, lo=lo, hi=hi)
-        margin = first - least
-        least, first = offset_interval(outer, table, lo=lo, hi=hi)
-        rising = margin < first - least
-        left, right = np.where(rising, inner, left), np.where(rising, right, outer)
-    middle: Float64 = (left + right) / 2
-    return middle
+        middle = (left + right) / 2
+        (_, last), (_, first) = _bounds(middle, table, lo=lo, hi=hi)
+        rising = last > first
+        left, right = np.where(rising, middle, left), np.where(rising, right, middle)
+        if (right - left <= PRECISION * left).all():
+            break
+    widest: Float64 = (left + right) / 2
+    return widest
 
 
 def fit_line(table: IntArray, sign: IntArray, *, lo: int, hi: int) -> Line | None:

@@ -119,7 +119,9 @@ def _quantized(node, x, forced):
     if forced is None:
         flat = [
             nearest_index(value, node.grid, scale, node.ties)
-            for value, scale in zip(x.ravel(), np.broadcast_to(scales, x.shape).ravel(), strict=True)
+            for value, scale in zip(
+                x.ravel(), np.broadcast_to(scales, x.shape).ravel(), strict=True
+            )
         ]
         index = np.array(flat, dtype=object).reshape(x.shape)
         return scales * (node.grid.lo + node.grid.step * index)
@@ -202,7 +204,9 @@ def lowered_at(graph: QGraph, fraction_bits: int = 16, *, adaptive: bool = False
     build = Builder(fraction_bits, adaptive, last)
     for node in graph.nodes:
         lower_node(build, node)
+    reports = list(build.reports)
     build.emit(Dequantize("logits", on_stream(build, last).name))
+    build.reports = reports
     return Lowered(build.graph({}), build)
 
 
@@ -273,10 +277,13 @@ def _assert_codes(node, low, values, integers):
         *(array.ravel() for array in (values, errors, scales, found)), strict=True
     ):
         low_end, exact, high_end = (
-            nearest_index(v, node.grid, scale, node.ties) for v in (value - error, value, value + error)
+            nearest_index(v, node.grid, scale, node.ties)
+            for v in (value - error, value, value + error)
         )
         assert low_end <= code - first <= high_end, (node.name, value, error)
         flips += exact != code - first
-    reported = {report.error for report in low.build.reports if report.name == (node.layer or node.name)}
+    reported = {
+        report.error for report in low.build.reports if report.name == (node.layer or node.name)
+    }
     assert float(pending.error.max()) in reported
     return flips

@@ -333,7 +333,6 @@ def test_the_version_is_one_line(capsys):
         ),
         (["export", "x.pt", "-o", "y.onnx", "--profile", "qonnx"], 3, "available: qcdq"),
         (["export", "x.pt", "-o", "y.onnx", "--profile", "xml"], 2, "--profile 'xml'"),
-        (["export", "x.pt", "-o", "y.onnx", "--edges", "12bit"], 2, "--edges '12bit'"),
         (["export", "x.pt", "-o", "y.onnx"], 2, "does not exist"),
         (["run", "x.onnx", "-o", "y.npz"], 2, "exactly one of --data and --input"),
         (["run", "x.onnx", "--data", "embedded", "-o", "y", "--backend", "gpu"], 2, "oracle"),
