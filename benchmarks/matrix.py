@@ -1,13 +1,13 @@
 """Every network × method × bits at full size: exports, verifies, simulates; JSON and a table.
 
     python benchmarks/matrix.py -o benchmarks/results/matrix.json [--net resnet18] [--minutes 30]
-    python benchmarks/matrix.py -o benchmarks/results/matrix.json --table
+    python benchmarks/matrix.py -o benchmarks/results/matrix.json --page docs/networks.md
 
 Weights are random, statistics come from one calibration pass. A row is a network folded to
 integers, written as ONNX, run on two images by the oracle, the C kernels (every tensor they
 materialize, and the whole plan), numba and ONNX Runtime, compared by ``==``, and simulated on one
 FPGA part. Rows of the same bitfold version that the file holds already are kept; one that failed
-is tried again.
+is tried again; remove the file to measure everything anew.
 """
 
 import argparse
@@ -57,6 +57,7 @@ BITS = {
     "basq": ((2, 2), (4, 4), (3, 3)),
 }
 PER_CHANNEL = (("mobilenetv2", "basq"),)
+MARK = "<!-- benchmarks/matrix.py --page writes what follows -->"
 Row = dict[str, object]
 
 
@@ -276,19 +277,37 @@ def table(rows: Mapping[str, Row]) -> str:
     return "\n".join(lines)
 
 
+def conditions(document: Mapping[str, object]) -> str:
+    """Where and with what the rows were measured, and how many there are."""
+    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    done = sum("error" not in row for row in document["rows"])
+    return (
+        f"{done} of {sum(1 for _ in cells())} networks on one core of {document['cpu']}: "
+        f"bitfold {bitfold.__version__}, Python {document['python']}, {versions}."
+    )
+
+
+def write_page(page: Path, results: Path) -> None:
+    """Replace what follows ``MARK`` in ``page`` by the table of ``results``."""
+    document = json.loads(results.read_text())
+    head = page.read_text(encoding="utf-8").partition(MARK)[0]
+    body = f"{head}{MARK}\n\n{conditions(document)}\n\n{table(read_rows(results))}\n"
+    page.write_text(body, encoding="utf-8")
+
+
 def main() -> None:
-    """Parse, run what is missing, write after every row; or print the table."""
+    """Parse, run what is missing, write after every row; or write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--net", default="", help="only networks whose name holds this text")
     parser.add_argument("--method", default="", help="only methods whose name holds this text")
     parser.add_argument("--minutes", type=float, default=1e9, help="start no row after this long")
-    parser.add_argument("--table", action="store_true", help="print what the file holds and stop")
+    parser.add_argument("--page", type=Path, help="write the table there and run nothing")
     options = parser.parse_args()
-    rows = read_rows(options.output)
-    if options.table:
-        print(table(rows))
+    if options.page:
+        write_page(options.page, options.output)
         return
+    rows = read_rows(options.output)
     torch.set_num_threads(1)
     end = time.monotonic() + 60 * options.minutes
     for cell in cells():

@@ -306,7 +306,7 @@ def _fused(reading: _Reading, name: str, *, x: str, grid: Grid) -> tuple[IntArra
 
 
 def _factors(file: OnnxFile, constant: str, shift: int, name: str) -> IntArray:
-    """Per-channel integers that a float64 constant holds in units of 2^−shift, an int64 one as is."""
+    """Per-channel integers of a float64 constant in units of 2^−shift, of an int64 one as is."""
     is_integer = constant in file.constants and file.constant(constant).dtype == np.int64
     values = file.integers(constant, unit=1.0 if is_integer else 0.5**shift)
     return _channels(values, name).astype(np.int64)

@@ -1,6 +1,6 @@
 """Every network with every method that it has: all forms of its integers agree, and it simulates.
 
-Small images and a quarter of the channels; benchmarks/matrix.py does the same at full size.
+Small images, a quarter of the channels or fewer; benchmarks/matrix.py does it at full size.
 """
 
 from collections import defaultdict
@@ -21,7 +21,8 @@ from bitfold.runtime import Session
 pytestmark = pytest.mark.torch
 
 BACKENDS = ("c", "numba") if c_rows() else ("numba",)
-SIDES = {"alexnet": 16, "vgg-small": 8, "mobilenetv1": 16, "mobilenetv2": 16}
+SIDES = {"alexnet": 16, "mobilenetv1": 16, "mobilenetv2": 16}  # where 8 pixels are too few
+WIDTHS = {"alexnet": 0.125, "resnet50": 0.125, "mobilenetv2": 0.125}
 
 
 def each_with_some_bits():
@@ -47,7 +48,7 @@ def small(net, method, bits, **options):
         "input_shape": (side, side, 3),
         "class_names": ("a", "b", "c", "d", "e"),
         "preprocessing": Preprocessing(124, 58),
-        "width": 0.25,
+        "width": WIDTHS.get(net, 0.25),
         **options,
     }
     genes = count_genes(NetSpec(**fields)) if method == "basq" else 0
@@ -57,7 +58,7 @@ def small(net, method, bits, **options):
 def check_all_forms(model):
     graph = fold_network(model).graph
     shape = (2, *model.spec.input_shape)
-    images = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    images = np.random.default_rng(2).integers(0, 256, shape, dtype=np.uint8)
     want = trace_oracle(graph, images)
     logits = want[graph.output.name]
     assert (logits[0] != logits[1]).any()
@@ -75,6 +76,5 @@ def test_all_forms_of_a_small_network_agree(net, method, bits):
     check_all_forms(small(net, method, bits))
 
 
-@pytest.mark.parametrize("bits", [2, 4])
-def test_all_forms_agree_with_one_activation_scale_a_channel(bits):
-    check_all_forms(small("mobilenetv2", "basq", (bits, bits), per_channel=True))
+def test_all_forms_agree_with_one_activation_scale_a_channel():
+    check_all_forms(small("mobilenetv2", "basq", (3, 3), per_channel=True))

@@ -6,22 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from bitfold.models import PublishedOptions, PublishedPreprocessing, load_checkpoint, load_images
+from bitfold.models import PublishedOptions, load_checkpoint
 from bitfold.models.quantizers import FullPrecisionWeight, MinMaxWeight
+from tests.published_images import PREPROCESSING, images_of
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 DATA = Path(__file__).parents[1] / "data" / "published"
-PREPROCESSING = PublishedPreprocessing((0.2860,) * 3, (0.3530,) * 3)
 BATCH = 100
-
-
-def images_of(side):
-    """The 500 images as the published networks were fed: padded, or doubled and padded."""
-    images = load_images("embedded").images
-    if side == 64:
-        images = images.repeat(2, axis=1).repeat(2, axis=2)
-    margin = (side - images.shape[1]) // 2
-    return np.repeat(np.pad(images, ((0, 0), (margin,) * 2, (margin,) * 2, (0, 0))), 3, axis=3)
 
 
 def logits_with_float_edges(loaded, images):

@@ -1,4 +1,4 @@
-"""What a ``QGraph`` means: every value an exact Fraction, one image at a time. The twin of lowering.
+"""What a ``QGraph`` means: every value an exact Fraction, image by image. The twin of lowering.
 
 Codes may be forced: then each layer is fed by the integer graph's codes and answers for itself.
 Images are (H, W, C); a flattened tensor is in torch's order (C, H, W).
@@ -133,33 +133,38 @@ def _bent(x, slopes):
     return np.where(x < 0, x * np.array(_spread(slopes, x.shape[-1]), dtype=object), x)
 
 
-def _value(node, x, forced):
-    match node:
-        case AppendOne():
-            return np.concatenate([x, np.full((*x.shape[:2], 1), Fraction(node.code))], axis=-1)
-        case Conv():
-            return _conv(node, x)
-        case FullyConnected():
-            scales = np.array(_spread(node.scales, len(node.weight)), dtype=object)
-            return scales * (node.weight.astype(object) @ x) + np.array(node.bias, dtype=object)
-        case Affine():
-            return x * np.array(node.gain, dtype=object) + np.array(node.bias, dtype=object)
-        case Relu():
-            above = np.where(x < 0, ZERO, x)
-            return above if node.ceiling is None else np.minimum(above, node.ceiling)
-        case Prelu():
-            return _bent(x, node.slopes)
-        case Activation():
-            return _quantized(node, x, forced)
-        case Flex():
-            return _flex(x, node.channels)
-        case PadChannels():
-            zeros = np.full((*x.shape[:-1], node.channels - x.shape[-1]), ZERO, dtype=object)
-            return np.concatenate([x, zeros], axis=-1)
-        case Flatten():
-            return x.transpose(2, 0, 1).ravel()
-        case MaxPool() | MeanPool():
-            return _pooled(node, x)
+def _append_one(node, x):
+    return np.concatenate([x, np.full((*x.shape[:2], 1), Fraction(node.code))], axis=-1)
+
+
+def _fully_connected(node, x):
+    scales = np.array(_spread(node.scales, len(node.weight)), dtype=object)
+    return scales * (node.weight.astype(object) @ x) + np.array(node.bias, dtype=object)
+
+
+def _rectified(node, x):
+    above = np.where(x < 0, ZERO, x)
+    return above if node.ceiling is None else np.minimum(above, node.ceiling)
+
+
+def _with_zero_channels(node, x):
+    zeros = np.full((*x.shape[:-1], node.channels - x.shape[-1]), ZERO, dtype=object)
+    return np.concatenate([x, zeros], axis=-1)
+
+
+MEANINGS = {
+    AppendOne: _append_one,
+    Conv: _conv,
+    FullyConnected: _fully_connected,
+    Affine: lambda node, x: x * np.array(node.gain, object) + np.array(node.bias, object),
+    Relu: _rectified,
+    Prelu: lambda node, x: _bent(x, node.slopes),
+    Flex: lambda node, x: _flex(x, node.channels),
+    PadChannels: _with_zero_channels,
+    Flatten: lambda _node, x: x.transpose(2, 0, 1).ravel(),
+    MaxPool: _pooled,
+    MeanPool: _pooled,
+}
 
 
 def exact_values(graph: QGraph, image, codes: Mapping[str, np.ndarray] | None = None):
@@ -173,9 +178,11 @@ def exact_values(graph: QGraph, image, codes: Mapping[str, np.ndarray] | None = 
                 values[node.name] = (pixels - means) / np.array(node.stds, dtype=object)
             case Sum():
                 values[node.name] = values[node.a] + values[node.b]
+            case Activation():
+                forced = None if codes is None else codes[node.name]
+                values[node.name] = _quantized(node, values[node.x], forced)
             case _:
-                forced = None if codes is None else codes.get(node.name)
-                values[node.name] = _value(node, values[node.x], forced)
+                values[node.name] = MEANINGS[type(node)](node, values[node.x])
     return values
 
 

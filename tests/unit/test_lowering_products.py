@@ -1,4 +1,4 @@
-"""Products that are no single product of bytes: wide weights, offsets, channel scales, wide inputs."""
+"""Products beyond one product of bytes: wide weights, offsets, channel scales, wide inputs."""
 
 from fractions import Fraction
 from itertools import product
@@ -178,8 +178,12 @@ SCALES = (Fraction(1), THIRD, Fraction(2, 7), Fraction(1, 10**9))
 
 def scaled_channels(node):
     return QGraph(
-        (raw((3, 3, 4)), Activation("act", "image", Grid.unsigned(4), tuple(20 * s for s in SCALES)), node)
-    )  # fmt: skip
+        (
+            raw((3, 3, 4)),
+            Activation("act", "image", Grid.unsigned(4), tuple(20 * s for s in SCALES)),
+            node,
+        )
+    )
 
 
 def test_channel_multipliers_stay_within_the_bound_that_is_reported():

@@ -13,7 +13,8 @@ from bitfold.models.nets.basq_resnet import BasqResNet
 from bitfold.models.nets.basq_units import BranchedNet
 from bitfold.models.nets.mlp import Mlp
 from bitfold.models.nets.mobilenet import MobileNetV1, MobileNetV2
-from bitfold.models.nets.preact_resnet import DEPTHS, PreActResNet
+from bitfold.models.nets.preact_resnet import PreActResNet
+from bitfold.models.nets.stages import BOTTLENECK_DEPTHS, DEPTHS
 from bitfold.models.nets.sttn_resnet import SttnResNet
 from bitfold.models.nets.vgg import VggSmall
 from bitfold.models.offered import check_offered
@@ -23,7 +24,7 @@ Builder = Callable[[NetSpec], QuantNet]
 
 PLAIN_NETS: Mapping[str, Builder] = MappingProxyType(
     {
-        **dict.fromkeys(DEPTHS, PreActResNet),
+        **dict.fromkeys((*DEPTHS, *BOTTLENECK_DEPTHS), PreActResNet),
         "mobilenetv1": MobileNetV1,
         "mobilenetv2": MobileNetV2,
         "vgg-small": VggSmall,

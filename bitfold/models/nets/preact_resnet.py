@@ -11,43 +11,23 @@ With UniQ this is the published network; with PACT its activations replace the R
 shortcut keeps 8-bit weights, the high precision that PACT+SAWB recommends.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-
 import torch
 from torch import Tensor, nn
 
 from bitfold.models.nets.base import QuantNet, initialize_convolutions, scaled_channels
 from bitfold.models.nets.bottleneck_resnet import EXPANSION, PreActBottleneck
 from bitfold.models.nets.scheme import Scheme
-from bitfold.models.nets.stages import has_large_stem
+from bitfold.models.nets.stages import (
+    BOTTLENECK_DEPTHS,
+    DEPTHS,
+    has_large_stem,
+    plain_widths,
+)
 from bitfold.models.spec import NetSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Depth:
-    """Blocks a stage, and whether they are bottlenecks."""
-
-    blocks: tuple[int, ...]
-    is_bottleneck: bool = False
-
-
-DEPTHS: Mapping[str, Depth] = MappingProxyType(
-    {
-        "resnet8": Depth((1, 1, 1)),
-        "resnet14": Depth((2, 2, 2)),
-        "resnet20": Depth((3, 3, 3)),
-        "resnet32": Depth((5, 5, 5)),
-        "resnet44": Depth((7, 7, 7)),
-        "resnet56": Depth((9, 9, 9)),
-        "resnet110": Depth((18, 18, 18)),
-        "resnet18": Depth((2, 2, 2, 2)),
-        "resnet34": Depth((3, 4, 6, 3)),
-        "resnet50": Depth((3, 4, 6, 3), is_bottleneck=True),
-    }
-)
-STAGE_WIDTHS = {3: (16, 32, 64), 4: (64, 128, 256, 512)}  # by the number of stages
+def _depths(spec: NetSpec) -> tuple[int, ...]:
+    return {**DEPTHS, **BOTTLENECK_DEPTHS}[spec.net]
 
 
 class PreActBlock(nn.Module):
@@ -86,8 +66,8 @@ class PreActResNet(QuantNet):
     def __init__(self, spec: NetSpec) -> None:
         super().__init__(spec)
         scheme = Scheme.of(spec)
-        depth = DEPTHS[spec.net]
-        widths = scaled_channels(spec, STAGE_WIDTHS[len(depth.blocks)])
+        is_bottleneck = spec.net in BOTTLENECK_DEPTHS
+        widths = scaled_channels(spec, plain_widths(len(_depths(spec))))
         self.norm = scheme.norm()
         self.input_act = scheme.input_act()
         self.has_large_stem = has_large_stem(spec)
@@ -99,13 +79,13 @@ class PreActResNet(QuantNet):
         else:
             self.conv1 = scheme.first(widths[0], 3)
         channels = widths[0]
-        for i, num_blocks in enumerate(depth.blocks):
+        for i, num_blocks in enumerate(_depths(spec)):
             stage = nn.Sequential()
             for j in range(num_blocks):
                 stride = 2 if i > 0 and j == 0 else 1
-                block = PreActBottleneck if depth.is_bottleneck else PreActBlock
+                block = PreActBottleneck if is_bottleneck else PreActBlock
                 stage.append(block(channels, widths[i], stride=stride, scheme=scheme))
-                channels = widths[i] * (EXPANSION if depth.is_bottleneck else 1)
+                channels = widths[i] * (EXPANSION if is_bottleneck else 1)
             self.add_module(f"layer{i + 1}", stage)
         self.bn = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU()
@@ -119,7 +99,7 @@ class PreActResNet(QuantNet):
         r = self.conv1(self.input_act(self.norm(pixels)))
         if self.has_large_stem:
             r = self.max_pool(self.relu1(self.bn1(r)))
-        for i in range(len(DEPTHS[self.spec.net].blocks)):
+        for i in range(len(_depths(self.spec))):
             r = self.get_submodule(f"layer{i + 1}")(r)
         z = self.pool(self.relu(self.bn(r)))
         logits: Tensor = self.fc(self.act(torch.flatten(z, 1)))

@@ -1,16 +1,26 @@
 """The sizes that ResNets of one name share, whatever the method: depths, widths, stem, maps."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from bitfold.models.nets.base import scaled_channels
 from bitfold.models.spec import NetSpec
 
-# Blocks a stage of the networks that STTN and BASQ come in.
-DEPTHS: dict[str, tuple[int, ...]] = {
-    "resnet8": (1, 1, 1),
-    "resnet20": (3, 3, 3),
-    "resnet32": (5, 5, 5),
-    "resnet18": (2, 2, 2, 2),
-    "resnet34": (3, 4, 6, 3),
-}
+# Blocks a stage: three stages for small images, four for ImageNet's.
+DEPTHS: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {
+        "resnet8": (1, 1, 1),
+        "resnet14": (2, 2, 2),
+        "resnet20": (3, 3, 3),
+        "resnet32": (5, 5, 5),
+        "resnet44": (7, 7, 7),
+        "resnet56": (9, 9, 9),
+        "resnet110": (18, 18, 18),
+        "resnet18": (2, 2, 2, 2),
+        "resnet34": (3, 4, 6, 3),
+    }
+)
+BOTTLENECK_DEPTHS: Mapping[str, tuple[int, ...]] = MappingProxyType({"resnet50": (3, 4, 6, 3)})
 FIRST_WIDTH = {3: 16, 4: 64}  # by the number of stages; each later stage is twice as wide
 LARGE_SIDE = 64
 
@@ -24,6 +34,11 @@ def has_large_stem(spec: NetSpec) -> bool:
     return spec.stem == "large"
 
 
+def plain_widths(num_stages: int) -> tuple[int, ...]:
+    """Channels a stage at width 1."""
+    return tuple(FIRST_WIDTH[num_stages] << i for i in range(num_stages))
+
+
 def stage_widths(spec: NetSpec) -> tuple[int, ...]:
     """Channels a stage; the stem has those of the first. ``spec.channels`` overrides ``width``.
 
@@ -32,12 +47,11 @@ def stage_widths(spec: NetSpec) -> tuple[int, ...]:
     Raises:
         UsageError: ``spec.channels`` has another length.
     """
-    count = len(DEPTHS[spec.net])
-    published = tuple(FIRST_WIDTH[count] << i for i in range(count))
+    published = plain_widths(len(DEPTHS[spec.net]))
     if spec.channels:
         return scaled_channels(spec, published)
     first = max(1, round(published[0] * spec.width))
-    return tuple(first << i for i in range(count))
+    return tuple(first << i for i in range(len(published)))
 
 
 def strided(size: Size, stride: int) -> Size:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from bitfold.errors import UsageError
 from bitfold.models.nets import QuantNet
-from bitfold.models.nets.preact_resnet import DEPTHS, PreActBlock
+from bitfold.models.nets.preact_resnet import PreActBlock
+from bitfold.models.nets.stages import DEPTHS
 from bitfold.models.published.layout import Assembly, PublishedOptions, TensorTable
 from bitfold.models.published.resnet_names import ResNetShape, find_naming, read_shape
 from bitfold.models.quantizers.pact import PactActivation
@@ -92,7 +93,7 @@ def _spec(table: TensorTable, options: PublishedOptions, shape: ResNetShape) -> 
             where="option --bits",
             todo="Give the bits of weights and activations as in --bits 2,2.",
         )
-    known = {d.blocks: net for net, d in DEPTHS.items() if not d.is_bottleneck}
+    known = {blocks: net for net, blocks in DEPTHS.items()}
     if shape.depths not in known or shape.stem_kernel not in STEMS:
         raise table.unsupported(
             f"a ResNet with stages of {shape.depths} blocks and a stem of {shape.stem_kernel}x"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from bitfold.errors import UsageError
-from bitfold.models.nets.preact_resnet import DEPTHS
+from bitfold.models.nets.stages import DEPTHS
 from bitfold.models.published.layout import Assembly, PublishedOptions, TensorTable
 from bitfold.models.published.resnet_names import ResNetShape, find_naming, read_shape
 from bitfold.models.spec import NetSpec
@@ -142,7 +142,7 @@ def _spec(table: TensorTable, options: PublishedOptions, body: str, *, classes: 
 
 
 def _net_of(table: TensorTable, shape: ResNetShape) -> str:
-    known = {d.blocks: net for net, d in DEPTHS.items() if not d.is_bottleneck}
+    known = {blocks: net for net, blocks in DEPTHS.items()}
     if shape.depths not in known or shape.stem_kernel not in (LARGE_KERNEL, SMALL_KERNEL):
         raise table.unsupported(
             f"a ResNet with stages of {shape.depths} blocks and a stem of {shape.stem_kernel}x"
