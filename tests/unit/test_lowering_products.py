@@ -265,7 +265,8 @@ def test_the_error_of_an_unquantized_image_follows_its_channels_through_a_flatte
     weight = np.zeros((1, 12), np.int64)
     weight[0, :6] = 100  # torch's order: the first six inputs are channel 0
     fc = FullyConnected("c", "flat", weight, Grid.narrow(8), (ONE,), (ZERO,))
-    graph = unquantized((Fraction(1, 3), Fraction(0)), (Flatten("flat", "relu"), fc))
+    uneven = Affine("uneven", "relu", (Fraction(64), Fraction(1, 64)), (ZERO, ZERO))
+    graph = unquantized((Fraction(1, 300),) * 2, (uneven, Flatten("flat", "uneven"), fc))
     low = lowered_at(graph)
     assert_within_bounds(graph, low, [image_of((2, 3, 2))])
     carried = 600 * Fraction(low.build.known["flat"].error.max())
