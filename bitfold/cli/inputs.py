@@ -139,9 +139,9 @@ def known_bits(text: str | None, *, net: str, method: str) -> tuple[int, int]:
 
 
 def parse_genome(text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Branches and bits a unit (none: the network's own) from ``5,3,2`` or a search's result.
+    """Branches and bits a unit (none: the network's own) from ``5,3,2`` or a JSON file.
 
-    Raises UsageError for anything else, InputError for a file that cannot be read.
+    Raises UsageError for text that is neither, InputError for a file without a genome.
     """
     from bitfold.models.search.genome import Genome, genome_of_fields
 
@@ -151,18 +151,21 @@ def parse_genome(text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
             genome = Genome.from_key(text)
         except ValueError as error:
             raise UsageError(
-                f"{text!r} is no genome",
+                f"--genome needs numbers as in 5,3,2 or a JSON file, got {text!r}",
                 where="option --genome",
-                todo="Give whole numbers as in 5,3,2 or a JSON file of `bitfold search`.",
             ) from error
         return genome.branches, genome.bits
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        fields = content if isinstance(content, dict) else {"genome": content}
+        genome = genome_of_fields(fields)
+    except (OSError, ValueError, RecursionError, UsageError) as error:
+        what = error.what if isinstance(error, UsageError) else f"no JSON: {error}"
         raise InputError(
-            f"not a JSON file: {error}", where=f"file {path}", todo="Write it again."
+            what,
+            where=f"file {path}",
+            todo='Write {"genome": [5, 3, …]}, as `bitfold search` does.',
         ) from error
-    genome = genome_of_fields(fields if isinstance(fields, dict) else {})
     return genome.branches, genome.bits
 
 

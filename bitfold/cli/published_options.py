@@ -1,14 +1,12 @@
 """Options that say of a checkpoint what its file does not; shared by the verbs that read one."""
 
-import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bitfold.cli.shell import one_of, parse_pair
-from bitfold.errors import InputError, UsageError
+from bitfold.errors import UsageError
 
 if TYPE_CHECKING:
     from bitfold.models import PublishedOptions
@@ -77,52 +75,25 @@ def published_options(
     return PublishedOptions(
         input_shape=shape,
         preprocessing=_preprocessing(mean, std, channels=3 if shape is None else shape[2]),
-        genome=None if genome is None else parse_genome(genome),
+        genome=None if genome is None else branches_of(genome),
         edge_bits=None if edges is None else EDGES[one_of(edges, tuple(EDGES), option="--edges")],
         bits=None if bits is None else parse_pair(bits, option="--bits"),
         calibration=None if calib is None else load_images(calib, "train", size=shape).images,
     )
 
 
-def parse_genome(text: str) -> tuple[int, ...]:
-    """``"5,3,2"``, or the genome in a JSON file that ``text`` names.
+def branches_of(genome: str) -> tuple[int, ...]:
+    """The branches that ``genome``, text or a file, names; UsageError where it names bits too."""
+    from bitfold.cli.inputs import parse_genome
 
-    Raises UsageError for text that is neither, InputError for a file without a genome.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if all(part.isdecimal() for part in parts):
-        return tuple(map(int, parts))
-    path = Path(text)
-    if not path.is_file():
-        raise UsageError(
-            f"--genome needs numbers as in 5,3,2 or a JSON file, got {text!r}",
-            where="option --genome",
-        )
-    return _genome_in(path)
-
-
-def _genome_in(path: Path) -> tuple[int, ...]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"no JSON: {error}", where=f"file {path}", todo='Write {"genome": [5, 3, …]}.'
-        ) from error
-    fields = content if isinstance(content, dict) else {"genome": content}
-    if fields.get("block_bits"):
+    branches, bits = parse_genome(genome)
+    if bits:
         raise UsageError(
             "the genome also chooses the bits of each block; its network has to be trained first",
-            where=f"file {path}",
+            where=f"--genome {genome}",
             todo="`bitfold train --genome FILE --init SUPERNET`, then export its result.",
         )
-    genome = fields.get("genome")
-    if not isinstance(genome, list) or not all(type(gene) is int for gene in genome):
-        raise InputError(
-            "the file holds no list of whole numbers named genome",
-            where=f"file {path}",
-            todo='Write {"genome": [5, 3, …]}.',
-        )
-    return tuple(genome)
+    return branches
 
 
 def _preprocessing(

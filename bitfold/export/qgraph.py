@@ -5,7 +5,7 @@ have rational scales, and a batch norm is its four vectors. A pass maps a ``QGra
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
@@ -220,17 +220,3 @@ class QGraph:
     def rewrite(self, rule: Callable[[QNode], Iterable[QNode]]) -> "QGraph":
         """Replace every node by what ``rule`` gives for it (nothing, one or several nodes)."""
         return QGraph(tuple(new for node in self.nodes for new in rule(node)), self.meta)
-
-    def redirect(self, renamed: dict[str, str]) -> "QGraph":
-        """Read ``renamed[name]`` wherever a node reads ``name``."""
-        return QGraph(tuple(_reading(node, renamed) for node in self.nodes), self.meta)
-
-
-def _reading(node: QNode, renamed: dict[str, str]) -> QNode:
-    match node:
-        case Pixels():
-            return node
-        case Sum(a=a, b=b):
-            return replace(node, a=renamed.get(a, a), b=renamed.get(b, b))
-        case _:
-            return replace(node, x=renamed.get(node.x, node.x))

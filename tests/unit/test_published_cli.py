@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bitfold.cli import main
-from bitfold.cli.published_options import parse_genome, published_options
+from bitfold.cli.published_options import branches_of, published_options
 from bitfold.errors import InputError, UsageError
 from bitfold.models import PublishedPreprocessing
 from tests.published_states import cifar_name, random_network, uniq_state
@@ -69,7 +69,7 @@ def test_text_that_says_nothing_is_a_usage_error(given, message):
 def test_a_genome_is_read_from_a_file(tmp_path, text):
     path = tmp_path / "genome.json"
     path.write_text(text, encoding="utf-8")
-    assert parse_genome(str(path)) == parse_genome("1, 2,3") == (1, 2, 3)
+    assert branches_of(str(path)) == branches_of("1, 2,3") == (1, 2, 3)
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"genome": [1.5]}', '{"genome": "1"}', "3", '"x"'])
@@ -77,14 +77,14 @@ def test_a_file_without_a_genome_is_an_input_error(tmp_path, text):
     path = tmp_path / "genome.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"genome\.json"):
-        parse_genome(str(path))
+        branches_of(str(path))
 
 
 def test_a_genome_with_bits_a_block_asks_for_training_first(tmp_path):
     path = tmp_path / "genome.json"
     path.write_text('{"genome": [1], "block_bits": [3]}', encoding="utf-8")
     with pytest.raises(UsageError, match="has to be trained first"):
-        parse_genome(str(path))
+        branches_of(str(path))
 
 
 def test_export_takes_a_published_checkpoint(checkpoint, tmp_path, capsys):

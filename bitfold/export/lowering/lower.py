@@ -44,8 +44,8 @@ from bitfold.export.qgraph import (
 )
 from bitfold.ir import Dequantize, IntGraph, Reshape, scales_of, verify
 
-MAX_FRACTION_BITS = 16
-MIN_FRACTION_BITS = 12
+# Resolutions that are tried for the whole stream, the finest first.
+FRACTION_BITS = (16, 14, 12)
 SAME_SCALE = 1e-12
 
 
@@ -156,16 +156,16 @@ def _lower_at(
 
 
 def lower(graph: QGraph) -> tuple[IntGraph, tuple[LayerReport, ...]]:
-    """The verified integer graph, with as many fraction bits as every proven range allows.
+    """The verified integer graph, on as fine a stream as every proven range allows.
 
-    One resolution for the whole stream where one of at least ``MIN_FRACTION_BITS`` fits, else each
+    One of ``FRACTION_BITS`` for the whole stream where one fits, else each
     part of the stream takes the finest that its own range leaves, and where that is coarse too a
     batch norm's result saturates (ADR 0012). Raises UnsupportedError naming the layer, RangeError
     where nothing fits.
     """
-    for fraction_bits in range(MAX_FRACTION_BITS, MIN_FRACTION_BITS - 1, -1):
+    for fraction_bits in FRACTION_BITS:
         try:
             return _lower_at(graph, fraction_bits, adaptive=False)
         except RangeError:
             continue
-    return _lower_at(graph, MAX_FRACTION_BITS, adaptive=True)
+    return _lower_at(graph, FRACTION_BITS[0], adaptive=True)

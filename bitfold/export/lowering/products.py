@@ -293,9 +293,11 @@ def _input_digits(build: Builder, name: str) -> tuple[Pending, ...]:
         while reach(build, source) * 2**bits + 1 > LARGEST_INPUT:
             bits -= 1
         source = rescaled(build, source, name, bits=bits)
-    found, rest = [], source.name
+    found, rest, left = [], source.name, build.largest(source.name)
     for k in range(INPUT_DIGITS - 1, -1, -1):
-        digit, rest = _split(build, f"{name}.digit{k}", rest, unit=BASE**k, last=k == 0)
+        most = max(1, (left + BASE**k // 2) // BASE**k)
+        digit, rest = _split(build, f"{name}.digit{k}", rest, unit=BASE**k, most=most)
+        left = min(left, BASE**k // 2)
         gains = tuple(g * BASE**k for g in source.gain)
         errors = source.error if k == 0 else np.zeros(len(gains))
         found.append(replace(source, name=digit, gain=gains, error=errors))
@@ -303,16 +305,19 @@ def _input_digits(build: Builder, name: str) -> tuple[Pending, ...]:
     return build.digits[name]
 
 
-def _split(build: Builder, name: str, x: str, *, unit: int, last: bool) -> tuple[str, str]:
-    """(digit, x − unit·digit) with digit = round(x/unit); ``unit`` is odd: there are no ties."""
+def _split(build: Builder, name: str, x: str, *, unit: int, most: int) -> tuple[str, str]:
+    """(digit, x − unit·digit) with digit = round(x/unit), at most ``most`` in magnitude.
+
+    ``unit`` is odd: there are no ties.
+    """
     tensor = build.integers(x)
     channels = tensor.shape[-1]
-    row = [(unit * (2 * k + 1) + 1) // 2 for k in range(-DIGIT, DIGIT)]
+    row = [(unit * (2 * k + 1) + 1) // 2 for k in range(-most, most)]
     table = np.tile(np.clip(row, tensor.lo, tensor.hi + 1), (channels, 1))
-    grid = Grid.narrow(8)
+    grid = Grid(-most, most)
     assert isinstance(tensor, WideTensor)
     build.emit(Thresholds(name, x, table, np.ones(channels, int), grid, tensor.scale * unit))
-    if last:
+    if unit == 1:
         return name, x
     zeros = np.zeros(channels, np.int64)
     taken = Rescale(f"{name}.taken", name, np.full(channels, -unit), zeros, 0, tensor.scale)

@@ -1,6 +1,5 @@
 """Pixels, and activation quantizers as threshold tables."""
 
-from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -94,8 +93,3 @@ def lower_activation(build: Builder, node: Activation) -> None:
         np.zeros(len(scales)),
         image=source.image,
     )
-
-
-def with_layer_name(node: Activation, name: str) -> Activation:
-    """``node`` under another name; reports keep naming the module."""
-    return replace(node, name=name, layer=node.layer or node.name)
