@@ -169,7 +169,7 @@ def test_the_command_line_reads_a_genome(tmp_path):
     with pytest.raises(UsageError, match="--genome needs numbers .* got '5,x'"):
         parse_genome("5,x")
     result.write_text("{")
-    with pytest.raises(InputError, match="not a JSON file"):
+    with pytest.raises(InputError, match="no JSON"):
         parse_genome(str(result))
 
 
