@@ -183,7 +183,7 @@ def test_one_resolution_serves_the_whole_stream_where_it_fits():
         lowered_at(graph, 16)
     integers, _ = lower(graph)
     scales = {t.scale for t in integers.types.values() if isinstance(t, WideTensor)}
-    assert scales == {2.0**-15}
+    assert scales == {2.0**-14}
 
 
 def test_an_adaptive_stream_gives_each_part_what_its_range_leaves():

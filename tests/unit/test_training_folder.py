@@ -17,6 +17,8 @@ from bitfold.models.image_folder import ImageFolder, random_box
 from bitfold.models.request import load_splits
 
 pytestmark = pytest.mark.torch
+# On a machine with one core torch warns that two workers are many.
+FEW_CORES = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
 CONFIG = TrainConfig(epochs=2, batch_size=8, compile=False, save_every_s=0.0)
 
@@ -55,6 +57,7 @@ def test_a_folder_without_a_test_split_holds_every_tenth_image_out(folder):
     assert (len(train_set), len(test_set)) == (22, 2)
 
 
+@FEW_CORES
 def test_workers_give_the_same_batches_in_any_order_of_asking(folder):
     source = open_images(f"folder:{folder}", "train", size=(8, 8, 3))
     alone, helped = (make_batches(source, CONFIG, share=Share(), workers=n) for n in (0, 2))
@@ -75,6 +78,7 @@ def test_two_processes_read_the_two_halves_of_a_batch(folder):
         assert torch.equal(whole[i], torch.cat([part[i] for part in parts]))
 
 
+@FEW_CORES
 def test_training_on_files_resumes_bit_for_bit(folder):
     train_network(request_for(folder))
 
