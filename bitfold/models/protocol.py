@@ -43,6 +43,9 @@ class ActivationQuantizer(nn.Module, ABC):
     def calibrate(self, x: Tensor, /) -> None:
         """Set or widen the stored step from a batch ``x``; called batch by batch, no gradient."""
 
+    def constrain(self) -> None:
+        """Bring what was learned back into its legal range, in place, after a training step."""
+
     def faults(self) -> list[str]:
         """What makes the stored numbers unusable, each "attribute and value, what it must be"."""
         return []
@@ -79,7 +82,7 @@ class WeightQuantizer(nn.Module, ABC):
         """Set the stored step from a latent ``weight``; no gradient."""
 
     def constrain(self, weight: Tensor, /) -> None:
-        """Bring a latent ``weight`` back into its legal range, in place, before a training step."""
+        """Bring a latent ``weight`` back into its legal range, in place, around training steps."""
 
     def faults(self, weight: Tensor, /) -> list[str]:
         """What makes stored numbers or ``weight`` unusable, as ``ActivationQuantizer.faults``."""

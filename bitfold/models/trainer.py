@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import TypedDict, cast
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,11 @@ from bitfold.models import supernet
 from bitfold.models.batches import STEP_SHIFT, Batches
 from bitfold.models.distillation import mixed_loss, teacher_logits
 from bitfold.models.distributed import Share, average, check_batch, parallel
+from bitfold.models.layers import QuantConv2d, QuantLinear
 from bitfold.models.nets import QuantNet
 from bitfold.models.parameter_groups import make_optimizer
 from bitfold.models.precision import autocast, in_full_precision
-from bitfold.models.protocol import WeightQuantizer
+from bitfold.models.protocol import ActivationQuantizer
 from bitfold.models.recipe import TrainConfig, learning_rate_factor
 
 LossAndHits = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
@@ -88,6 +89,7 @@ class Trainer:
         self.device, self.dtype = first.device, first.dtype
         self.counters = Counters()
         self._enter_stage(0)
+        constrain(model)
         self.loss_and_hits: LossAndHits = self._eager_loss_and_hits
         # Branches switch at every step, processes talk inside every batch norm: both run eagerly.
         if config.compile and not self.is_supernet and self.share.size == 1:
@@ -117,6 +119,7 @@ class Trainer:
         if self.config.gradient_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_norm)
         self.optimizer.step()
+        constrain(self.model)
         counters.step += 1
         counters.sums.images += self.config.batch_size
         counters.sums.hits += round(sums[1] * self.share.size)
@@ -170,11 +173,6 @@ class Trainer:
             group["lr"] = rate * group["rate"]
         if self.is_supernet:
             supernet.select_random(self.model, seed=self.config.seed, step=step)
-        for module in self.model.modules():
-            match getattr(module, "weight_quantizer", None):
-                case WeightQuantizer() as quantizer:
-                    with torch.no_grad():
-                        quantizer.constrain(cast(Tensor, module.weight))
         # Dropout draws from torch's generator, as in a run that was never interrupted.
         torch.manual_seed((self.config.seed << STEP_SHIFT) + step)
 
@@ -224,6 +222,16 @@ def _channels_last(model: nn.Module) -> None:
 def _stage_starts(is_supernet: bool, epochs: int, steps_per_epoch: int) -> tuple[int, ...]:  # noqa: FBT001
     """First step of each stage; an odd epoch more goes to the last."""
     return (0, epochs // 2 * steps_per_epoch) if is_supernet and epochs > 1 else (0,)
+
+
+@torch.no_grad()
+def constrain(model: nn.Module) -> None:
+    """Bring latent weights and learned steps back into their legal ranges."""
+    for module in model.modules():
+        if isinstance(module, ActivationQuantizer):
+            module.constrain()
+        elif isinstance(module, QuantConv2d | QuantLinear):
+            module.weight_quantizer.constrain(module.weight)
 
 
 def require_compiler() -> None:

@@ -219,7 +219,7 @@ def test_train_writes_a_checkpoint_that_exports(folder, tmp_path, run_json):
     )  # fmt: skip
     assert code == 0
     promised = ["schema", "checkpoint", "method", "net", "bits", "epochs", "test_accuracy"]
-    assert list(fields) == [*promised, "seconds", "resumed_from_step"]
+    assert list(fields) == [*promised, "seconds", "resumed_from_step", "plot"]
     assert 0 <= fields["test_accuracy"] <= 1
     assert fields["resumed_from_step"] == 0
     assert run_json("export", tmp_path / "t.pt", "-o", tmp_path / "t.onnx")[0] == 0
@@ -230,7 +230,8 @@ def test_train_refuses_before_any_work(tmp_path, capsys):
     assert fails(capsys, *words, "--init", tmp_path / "none.pt")[0] == 2
     assert fails(capsys, *words, "--weight-grid", "even")[0] == 2
     assert fails(capsys, *words, "--data", tmp_path / "none.npz")[0] == 2
-    assert fails(capsys, *words, "--method", "sttn")[0] == 3
+    assert fails(capsys, *words, "--method", "ternary")[0] == 2
+    assert fails(capsys, *words, "--method", "sttn", "--net", "mlp")[0] == 2
     assert list(tmp_path.iterdir()) == []
 
 

@@ -166,7 +166,7 @@ def test_the_command_line_reads_a_genome(tmp_path):
     result.write_text(json.dumps({"genome": [1, 2], "block_bits": [4, 2]}))
     assert parse_genome("5,3,2") == ((5, 3, 2), ())
     assert parse_genome(str(result)) == ((1, 2), (4, 2))
-    with pytest.raises(UsageError, match="--genome needs numbers .* got '5,x'"):
+    with pytest.raises(UsageError, match=r"--genome needs numbers .* got '5,x'"):
         parse_genome("5,x")
     result.write_text("{")
     with pytest.raises(InputError, match="no JSON"):

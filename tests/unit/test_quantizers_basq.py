@@ -209,3 +209,25 @@ def test_a_negative_step_names_its_channel():
 def test_one_bit_leaves_no_symmetric_grid():
     with pytest.raises(UsageError, match="1 bits leave no code but 0 on a symmetric grid"):
         LsqWeight(1, out_channels=2)
+
+
+def test_a_negative_weight_step_means_its_mirror():
+    weight = torch.linspace(-0.4, 0.4, 18).view(2, 3, 3, 1)
+    quantizer = LsqWeight(3, out_channels=2).eval()
+    with torch.no_grad():
+        quantizer.s.copy_(torch.tensor([0.1, 0.07]))
+        wanted = quantizer(weight), quantizer.codes(weight), quantizer.exact_scales(weight)
+        quantizer.s.mul_(-1)
+        assert torch.equal(quantizer(weight), wanted[0])
+    assert torch.equal(quantizer.codes(weight), wanted[1])
+    assert quantizer.exact_scales(weight) == wanted[2]
+    assert quantizer.faults(weight) == []
+
+
+def test_a_step_that_an_optimizer_drives_below_zero_is_brought_back():
+    quantizer = LsqActivation(2)
+    with torch.no_grad():
+        quantizer.s.fill_(-0.3)
+    quantizer.constrain()
+    assert quantizer.s.item() > 0
+    assert quantizer.faults() == []

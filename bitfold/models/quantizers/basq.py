@@ -32,7 +32,7 @@ from bitfold.models.quantizers.ste import (
     scale_gradient,
     straight_through,
 )
-from bitfold.models.quantizers.steps import exact, positive_faults
+from bitfold.models.quantizers.steps import exact, keep_positive, positive_faults
 
 # L2 decay λ_j of the clip of branch j: all that tells the seven branches of a block apart.
 BRANCH_DECAYS = (1e-2, 5e-3, 1e-3, 5e-4, 1e-4, 5e-5, 1e-5)
@@ -153,6 +153,10 @@ class LsqActivation(ActivationQuantizer):
         step = 2 * mean / math.sqrt(self.grid.hi)
         self.s.copy_(torch.where(step > 0, step, self.s))
 
+    def constrain(self) -> None:
+        """Keep the steps positive; the published code does not."""
+        keep_positive(self.s)
+
     def faults(self) -> list[str]:
         """A step that is not positive and finite."""
         return positive_faults("s", self.s)
@@ -181,8 +185,8 @@ class LsqWeight(WeightQuantizer):
         return Grid.narrow(self.bits)
 
     def exact_scales(self, weight: Tensor) -> Rationals:
-        """s, one number a kernel."""
-        return exact(self.s)
+        """|s|, one number a kernel: on a symmetric grid its sign changes codes, never values."""
+        return exact(self.s.abs())
 
     def _rounded(self, weight: Tensor, step: Tensor) -> Tensor:
         ratio = weight.float() / step.float()
@@ -191,7 +195,7 @@ class LsqWeight(WeightQuantizer):
     @torch.no_grad()
     def codes(self, weight: Tensor) -> Tensor:
         """Codes of ``weight`` (same shape, int64)."""
-        return self._rounded(weight, along(self.s, weight, axis=0)).to(torch.int64)
+        return self._rounded(weight, along(self.s.abs(), weight, axis=0)).to(torch.int64)
 
     def forward(self, weight: Tensor) -> Tensor:
         """s·code with LSQ's gradients; the latent weight where not ``enabled``."""
@@ -208,8 +212,8 @@ class LsqWeight(WeightQuantizer):
         self.s.copy_(torch.where(step > 0, step, self.s))
 
     def faults(self, weight: Tensor) -> list[str]:
-        """A step that is not positive and finite."""
-        return positive_faults("weight_quantizer.s", self.s)
+        """A step that is 0 or not finite."""
+        return positive_faults("weight_quantizer.s", self.s.abs())
 
     def extra_repr(self) -> str:
         """Shown by ``print(module)``."""

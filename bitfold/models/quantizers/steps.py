@@ -3,6 +3,7 @@
 import math
 from fractions import Fraction
 
+import torch
 from torch import Tensor
 
 from bitfold.models.protocol import Rationals
@@ -11,6 +12,16 @@ from bitfold.models.protocol import Rationals
 def exact(numbers: Tensor) -> Rationals:
     """The exact values of float32 ``numbers``, () or (C,)."""
     return tuple(Fraction(number) for number in numbers.detach().flatten().tolist())
+
+
+# An optimizer may carry a small step past zero, where it has no meaning.
+LEAST_STEP = 1e-5
+
+
+@torch.no_grad()
+def keep_positive(numbers: Tensor) -> None:
+    """Raise steps below ``LEAST_STEP`` to it, in place."""
+    numbers.clamp_(min=LEAST_STEP)
 
 
 def positive_faults(attribute: str, numbers: Tensor) -> list[str]:

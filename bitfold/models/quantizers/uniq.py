@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from bitfold.ir import Grid
 from bitfold.models.protocol import ActivationQuantizer, Rationals, WeightQuantizer
 from bitfold.models.quantizers.ste import along, round_straight_through, scale_gradient
-from bitfold.models.quantizers.steps import exact, positive_faults
+from bitfold.models.quantizers.steps import exact, keep_positive, positive_faults
 
 # Step of least mean square error for N(0, 1) on a mid-rise grid, by bits (the published table).
 WEIGHT_STEP = {
@@ -113,6 +113,10 @@ class UniqWeight(WeightQuantizer):
         step = (flat.std(1) * WEIGHT_STEP[self.bits]).view_as(self.delta)
         self.delta.copy_(torch.where(step > 0, step, self.delta))
 
+    def constrain(self, weight: Tensor) -> None:
+        """Keep the steps positive; the published code does not."""
+        keep_positive(self.delta)
+
     def faults(self, weight: Tensor) -> list[str]:
         """A step that is not positive and finite."""
         return positive_faults("weight_quantizer.delta", self.delta)
@@ -165,6 +169,10 @@ class UniqActivation(ActivationQuantizer):
         self.delta.copy_(torch.where(step > 0, step, self.delta))
         self._calibrated = True
 
+    def constrain(self) -> None:
+        """Keep the steps positive; the published code does not."""
+        keep_positive(self.delta)
+
     def faults(self) -> list[str]:
         """A step that is not positive and finite."""
         return positive_faults("delta", self.delta)
@@ -212,6 +220,10 @@ class UniqInput(ActivationQuantizer):
         """Set Δ = std(x)·c_b of this batch, unbiased: the last batch decides."""
         step = x.float().std() * WEIGHT_STEP[self.bits]
         self.delta.copy_(torch.where(step > 0, step, self.delta))
+
+    def constrain(self) -> None:
+        """Keep the steps positive; the published code does not."""
+        keep_positive(self.delta)
 
     def faults(self) -> list[str]:
         """A step that is not positive and finite."""
