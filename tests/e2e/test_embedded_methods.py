@@ -1,4 +1,4 @@
-"""The small networks that come with the package, one a method and width: they fold and they work."""
+"""The small networks that come with the package, one a method and width: they fold and work."""
 
 from pathlib import Path
 
