@@ -126,18 +126,37 @@ class UniqWeight(WeightQuantizer):
         return f"bits={self.bits}, steps={self.delta.numel()}"
 
 
-class UniqActivation(ActivationQuantizer):
-    """Unsigned ``bits``-bit activation with one learnable step ``delta``, ().
+class _OneStep(ActivationQuantizer):
+    """A quantizer with one learnable step ``delta``, ().
 
     ``batch_shards`` is the number of processes that share a batch: the gradient's N counts all.
     """
 
     batch_shards: int = 1
 
-    def __init__(self, bits: int) -> None:
+    def __init__(self, bits: int, *, step: float) -> None:
         super().__init__()
         self.bits = bits
-        self.delta = nn.Parameter(torch.tensor(ACTIVATION_STEP[bits]))
+        self.delta = nn.Parameter(torch.tensor(step))
+
+    def constrain(self) -> None:
+        """Keep the step positive; the published code does not."""
+        keep_positive(self.delta)
+
+    def faults(self) -> list[str]:
+        """A step that is not positive and finite."""
+        return positive_faults("delta", self.delta)
+
+    def extra_repr(self) -> str:
+        """Shown by ``print(module)``."""
+        return f"bits={self.bits}"
+
+
+class UniqActivation(_OneStep):
+    """Unsigned ``bits``-bit activation with one learnable step a layer."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__(bits, step=ACTIVATION_STEP[bits])
         self._calibrated = False
 
     @property
@@ -169,31 +188,12 @@ class UniqActivation(ActivationQuantizer):
         self.delta.copy_(torch.where(step > 0, step, self.delta))
         self._calibrated = True
 
-    def constrain(self) -> None:
-        """Keep the steps positive; the published code does not."""
-        keep_positive(self.delta)
 
-    def faults(self) -> list[str]:
-        """A step that is not positive and finite."""
-        return positive_faults("delta", self.delta)
-
-    def extra_repr(self) -> str:
-        """Shown by ``print(module)``."""
-        return f"bits={self.bits}"
-
-
-class UniqInput(ActivationQuantizer):
-    """The mid-rise, signed quantizer of the image in front of the first layer; no code 0.
-
-    ``delta`` is (). ``batch_shards`` as in ``UniqActivation``.
-    """
-
-    batch_shards: int = 1
+class UniqInput(_OneStep):
+    """The mid-rise, signed quantizer of the image in front of the first layer; no code 0."""
 
     def __init__(self, bits: int = 8) -> None:
-        super().__init__()
-        self.bits = bits
-        self.delta = nn.Parameter(torch.tensor(WEIGHT_STEP[bits]))
+        super().__init__(bits, step=WEIGHT_STEP[bits])
 
     @property
     def grid(self) -> Grid:
@@ -220,15 +220,3 @@ class UniqInput(ActivationQuantizer):
         """Set Δ = std(x)·c_b of this batch, unbiased: the last batch decides."""
         step = x.float().std() * WEIGHT_STEP[self.bits]
         self.delta.copy_(torch.where(step > 0, step, self.delta))
-
-    def constrain(self) -> None:
-        """Keep the steps positive; the published code does not."""
-        keep_positive(self.delta)
-
-    def faults(self) -> list[str]:
-        """A step that is not positive and finite."""
-        return positive_faults("delta", self.delta)
-
-    def extra_repr(self) -> str:
-        """Shown by ``print(module)``."""
-        return f"bits={self.bits}"
