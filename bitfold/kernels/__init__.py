@@ -3,9 +3,9 @@
 numba and the C library are loaded when a program is compiled, not before.
 """
 
+from bitfold.kernels.program import Program, Workers
 from bitfold.kernels.registry import (
     Choice,
-    Program,
     choose_backend,
     compile_program,
     explain_choice,
@@ -49,6 +49,7 @@ __all__ = [
     "ToAccumulators",
     "ToIndices",
     "ToWide",
+    "Workers",
     "choose_backend",
     "compile_program",
     "explain_choice",

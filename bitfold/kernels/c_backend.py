@@ -1,5 +1,6 @@
 """C backend: binds steps to rows of the C kernel table. No arithmetic on activations in Python."""
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,9 +9,11 @@ from numpy.typing import NDArray
 
 from bitfold.errors import MissingDependencyError, UsageError
 from bitfold.kernels.c_library import Foreign, Library, find_library, load_library
-from bitfold.kernels.c_steps import OPS, PackedStep, Segment, pack_step, row_fits
+from bitfold.kernels.c_steps import OPS, pack_step, row_fits
 from bitfold.kernels.epilogues import FieldValue
+from bitfold.kernels.layouts import PackedStep, Segment
 from bitfold.kernels.packing import round_up
+from bitfold.kernels.program import Workers
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import ALIGNMENT, Buffer, Step
 
@@ -26,6 +29,18 @@ def c_rows() -> tuple[Row, ...]:
     return load_library(path).rows if path is not None else ()
 
 
+class CWorkers:
+    """Threads of the C library, asleep until a program runs on them; stopped when let go of."""
+
+    def __init__(self, library: Library, pool: Foreign) -> None:
+        self.pool = pool
+        self._stop = weakref.finalize(self, library.lib.bf_pool_stop, pool)
+
+    def close(self) -> None:
+        """Stop the threads; nothing may run on them any more."""
+        self._stop()
+
+
 @dataclass(frozen=True, slots=True)
 class CProgram:
     """Steps bound to C kernels; immutable, and safe to run from several threads at once."""
@@ -34,15 +49,27 @@ class CProgram:
     arena_bytes: int
     input: Buffer
     output: Buffer
+    threads: int
     _library: Library
     _steps: Foreign  # bf_step[]: keeps nothing alive
     _kept: tuple[object, ...]  # what the pointers in _steps point to
 
-    def run(self, images: ByteArray, logits: NDArray[np.float32], arena: ByteArray) -> None:
+    def start_workers(self) -> CWorkers | None:
+        """The threads that ``run`` may share steps with; None where there is one, the caller."""
+        pool = self._library.lib.bf_pool_start(self.threads)
+        return CWorkers(self._library, pool) if pool != self._library.ffi.NULL else None
+
+    def run(
+        self,
+        images: ByteArray,
+        logits: NDArray[np.float32],
+        arena: ByteArray,
+        workers: Workers | None = None,
+    ) -> None:
         """Images (N, H, W, C) uint8 → logits (N, classes) float32, both C-contiguous.
 
-        ``arena``: uint8, ``arena_bytes`` long, 64-byte aligned, used by this call alone. Raises
-        UsageError where an array does not fit.
+        ``arena``: uint8, ``arena_bytes`` long, 64-byte aligned, used by this call alone.
+        ``workers`` share every step. Raises UsageError where an array does not fit.
         """
         self._check_batch(images, logits)
         ffi, lib = self._library.ffi, self._library.lib
@@ -63,13 +90,21 @@ class CProgram:
             ffi.cast("uint8_t *", images.ctypes.data),
             ffi.cast("uint8_t *", logits.ctypes.data),
             self._arena_pointer(arena),
+            workers.pool if workers else ffi.NULL,
         )
 
     def run_step(self, index: int, arena: ByteArray) -> None:
         """Step ``index`` alone, on what lies in the arena."""
+        self.run_share(index, arena, share=(0, 1))
+
+    def run_share(self, index: int, arena: ByteArray, *, share: tuple[int, int]) -> None:
+        """Part i of n of step ``index``, with ``share`` (i, n) and n up to ``threads``."""
         if not 0 <= index < len(self.rows):
             raise UsageError(f"no step {index}: the program has {len(self.rows)}")
-        self._library.lib.bf_run_plan(self._steps + index, 1, self._arena_pointer(arena))
+        if not 0 <= share[0] < share[1] <= self.threads:
+            raise UsageError(f"part {share[0]} of {share[1]}: the program has {self.threads}")
+        ffi, step = self._library.ffi, self._steps + index
+        step.kernel(step, self._arena_pointer(arena), ffi.new("bf_share *", share))
 
     def _check_batch(self, images: ByteArray, logits: NDArray[np.float32]) -> None:
         fits = (
@@ -100,13 +135,19 @@ class CProgram:
 
 
 def compile_c(
-    steps: Sequence[Step], *, input: Buffer, arena_bytes: int, force: str | None = None
+    steps: Sequence[Step],
+    *,
+    input: Buffer,
+    arena_bytes: int,
+    force: str | None = None,
+    threads: int = 1,
 ) -> CProgram:
     """Binds every step to the first row that the host covers and that is exact on it.
 
     ``force`` is an ISA (``avx2``: its rows first, then those of lesser ISAs), a layout
     (``bitserial``), a layout and an ISA (``bitserial:avx2``) or a symbol; steps for which no such
-    row exists take the best row otherwise allowed. Scratch for all steps follows the given arena.
+    row exists take the best row otherwise allowed. A scratch area for
+    each of ``threads`` follows the given arena.
     Raises UsageError on an unknown or uncovered ``force``.
     """
     path = find_library()
@@ -120,15 +161,16 @@ def compile_c(
     rows = tuple(_choose(step, candidates) for step in steps)
     packed = [pack_step(step, row) for step, row in zip(steps, rows, strict=True)]
     scratch = round_up(arena_bytes, ALIGNMENT)
+    scratch_bytes = round_up(max((p.scratch_bytes for p in packed), default=0), ALIGNMENT)
     kept: list[object] = []
     table = library.ffi.new("bf_step[]", len(rows))
     kernels = _kernels(library)
     for target, row, values in zip(table, rows, packed, strict=True):
         target.kernel = kernels[row.symbol]
         _fill(library, target, values, kept)
-        target.scratch = scratch
-    total = scratch + max((values.scratch_bytes for values in packed), default=0)
-    return CProgram(rows, total, input, steps[-1].out, library, table, tuple(kept))
+        target.scratch, target.scratch_bytes = scratch, scratch_bytes
+    total = scratch + threads * scratch_bytes
+    return CProgram(rows, total, input, steps[-1].out, threads, library, table, tuple(kept))
 
 
 def allowed_rows(library: Library, force: str | None) -> tuple[Row, ...]:
@@ -159,7 +201,7 @@ def _matches(row: Row, force: str) -> bool:
 def _choose(step: Step, candidates: Sequence[Row]) -> Row:
     op = OPS[type(step)]
     for row in candidates:
-        if row.op == op and row_fits(row, step):
+        if row_fits(row, step):
             return row
     raise UsageError(f"no kernel for {op}", where=f"step {step.name}")
 
@@ -177,6 +219,12 @@ def _fill(library: Library, target: Foreign, values: PackedStep, kept: list[obje
         segments = library.ffi.new("bf_segment[]", [_as_tuple(x) for x in values.segments])
         kept.append(segments)
         target.segments, target.num_segments = segments, len(values.segments)
+    if values.extra is not None:
+        name, fields = values.extra
+        extra = library.ffi.new(f"{name} *")
+        _fill_fields(library, extra, fields, kept)
+        kept.append(extra)
+        target.extra = extra
 
 
 def _as_tuple(segment: Segment) -> tuple[int, int, int]:

@@ -5,14 +5,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
 from bitfold.errors import BitfoldError, UsageError
 from bitfold.kernels.c_steps import fits_every_step
 from bitfold.kernels.numba_backend import MAX_BITSERIAL_PAIRS, NUMBA_ROWS
+from bitfold.kernels.program import Program
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import Buffer, Step
 
@@ -20,29 +18,6 @@ BackendName = Literal["auto", "c", "numba"]
 FORCE_VARIABLE = "BITFOLD_FORCE_KERNEL"
 
 _log = logging.getLogger(__name__)
-
-
-class Program(Protocol):
-    """Steps bound to kernels: immutable, for several threads at once, each with its own arena."""
-
-    @property
-    def rows(self) -> Sequence[Row | None]:
-        """The row that runs each step; None where a step needs no kernel of the table."""
-
-    @property
-    def arena_bytes(self) -> int:
-        """Bytes of arena that a run needs: the plan's, and what kernels need behind it."""
-
-    def run(
-        self, images: NDArray[np.uint8], logits: NDArray[np.float32], arena: NDArray[np.uint8]
-    ) -> None:
-        """Images (N, H, W, C) uint8 → logits (N, …) float32, both C-contiguous.
-
-        ``arena`` is 1-D uint8, of ``arena_bytes``, aligned to 64; its content is lost.
-        """
-
-    def run_step(self, i: int, arena: NDArray[np.uint8]) -> None:
-        """Step ``i`` alone, on what the arena holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +130,11 @@ def compile_program(
     arena_bytes: int,
     backend: BackendName = "auto",
     force: str | None = None,
+    threads: int = 1,
 ) -> Program:
     """Bind each step to the first row that fits and whose needs the host covers.
+
+    ``threads`` is how many may share a step (numba takes one).
 
     The image goes to ``input``; results are read from the last step's ``out``. ``force`` (or
     BITFOLD_FORCE_KERNEL) names an ISA, a layout or a backend. Raises UsageError.
@@ -166,7 +144,7 @@ def compile_program(
         from bitfold.kernels.c_backend import compile_c
 
         program: Program = compile_c(
-            tuple(steps), input=input, arena_bytes=arena_bytes, force=forced
+            tuple(steps), input=input, arena_bytes=arena_bytes, force=forced, threads=threads
         )
         return program
     from bitfold.kernels.numba_backend.program import compile_numba

@@ -64,7 +64,12 @@ class _Engine:
     """A plan bound to kernels, with its arenas."""
 
     def __init__(
-        self, graph: IntGraph, backend: Literal["auto", "c", "numba"], force: str | None
+        self,
+        graph: IntGraph,
+        backend: Literal["auto", "c", "numba"],
+        force: str | None,
+        *,
+        threads: int,
     ) -> None:
         self.plan: Plan = plan_graph(graph)
         self.program: Program = compile_program(
@@ -73,12 +78,24 @@ class _Engine:
             arena_bytes=self.plan.arena_bytes,
             backend=backend,
             force=force,
+            threads=threads,
         )
         self.arenas = _ArenaPool(self.program.arena_bytes)
+        self.workers = self.program.start_workers()
 
     def run(self, images: Images, logits: Logits) -> None:
+        """One thread, the caller's."""
         with self.arenas.lent() as arena:
             self.program.run(images, logits, arena)
+
+    def run_shared(self, images: Images, logits: Logits) -> None:
+        """One image at a time, each shared among all threads."""
+        with self.arenas.lent() as arena:
+            self.program.run(images, logits, arena, self.workers)
+
+    def close(self) -> None:
+        if self.workers is not None:
+            self.workers.close()
 
     def trace(self, image: Images) -> dict[str, Traced]:
         """Every materialized tensor of one image."""
@@ -125,8 +142,8 @@ def _read_graph(model: IntGraph | str | Path) -> IntGraph:
 class Session:
     """Runs an integer graph: ``Session(graph)`` or ``Session("model.onnx")``.
 
-    ``backend`` is auto (C where it can, else numba), c, numba or oracle; ``threads`` images are
-    worked on at a time; ``force`` names a kernel (an ISA or a layout, see ``bitfold kernels``).
+    ``backend`` is auto (C where it can, else numba), c, numba or oracle; ``threads`` share a batch,
+    and C kernels an image; ``force`` names a kernel (an ISA or a layout, see ``bitfold kernels``).
     The answer depends on none of them, nor on the batch. Safe to use from several threads at once.
     """
 
@@ -147,7 +164,9 @@ class Session:
         self.graph = _read_graph(model)
         self.backend = backend
         self.threads = threads
-        self._engine = None if backend == "oracle" else _Engine(self.graph, backend, force)
+        self._engine = (
+            None if backend == "oracle" else _Engine(self.graph, backend, force, threads=threads)
+        )
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._closed = False
 
@@ -227,6 +246,8 @@ class Session:
         self._closed = True
         if self._pool is not None:
             self._pool.shutdown()
+        if self._engine is not None:
+            self._engine.close()
 
     def __enter__(self) -> Self:
         return self
@@ -274,15 +295,18 @@ class Session:
         if self._engine is None:
             return run_oracle(self.graph, images)
         logits = np.empty((len(images), *self._result_shape), np.float32)
-        parts = min(self.threads, len(images))
-        if self._pool is None or parts < 2:
+        if self._pool is None:
             self._engine.run(images, logits)
             return logits
-        ends = [len(images) * i // parts for i in range(parts + 1)]
+        # As many images to each thread as go round; those left over are shared, image by image.
+        whole = len(images) // self.threads
+        ends = [whole * i for i in range(self.threads + 1)]
         waiting = [
             self._pool.submit(self._engine.run, images[start:end], logits[start:end])
             for start, end in pairwise(ends)
+            if end > start
         ]
         for done in waiting:
             done.result()
+        self._engine.run_shared(images[ends[-1] :], logits[ends[-1] :])
         return logits

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from bitfold.errors import UsageError
 from bitfold.ir import Grid
 from bitfold.kernels.c_backend import c_rows, compile_c
-from bitfold.kernels.c_steps import conv_intervals, flush_quads
 from bitfold.kernels.features import host_features
+from bitfold.kernels.layouts import conv_intervals, flush_quads
 from bitfold.kernels.steps import (
     AddStep,
     ConvStep,
@@ -39,6 +39,7 @@ WEIGHT_GRIDS = [Grid.odd(1), Grid.odd(2), Grid.narrow(2), Grid.narrow(4), Grid.n
 X_GRIDS = [Grid.unsigned(b) for b in (1, 2, 4, 8)] + [Grid.narrow(2), Grid.pixels(120)]
 ODD_X_GRIDS = [Grid.odd(2), Grid(-9, 9, 3)]
 LEVELS = st.sampled_from((1, 2, 4, 16, 256))
+SHARES = (1, 2, 3, 5)
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -49,16 +50,24 @@ def rows_of(op):
 
 
 def check(steps, inputs, *, force, arena_bytes):
-    """Runs ``steps`` one by one on random input buffers; compares each with the slow step."""
-    program = compile_c(steps, input=inputs[0], arena_bytes=arena_bytes, force=force)
+    """Runs ``steps`` one by one on random input buffers; compares each with the slow step.
+
+    Alone, then in one, two, three and five shares, each of which must leave the rest alone.
+    """
+    program = compile_c(
+        steps, input=inputs[0], arena_bytes=arena_bytes, force=force, threads=max(SHARES)
+    )
     arena = aligned_arena(program.arena_bytes)
     rng = np.random.default_rng(len(steps))
     for place, least, most in [x if isinstance(x, tuple) else (x, 0, 255) for x in inputs[1]]:
         view(arena, place)[:] = rng.integers(least, most + 1, place.shape)
     for i, step in enumerate(steps):
-        want = expected_output(step, arena)
-        program.run_step(i, arena)
-        assert (view(arena, step.out) == want).all()
+        want, before = expected_output(step, arena), view(arena, step.out).copy()
+        for count in SHARES:
+            view(arena, step.out)[...] = before
+            for k in range(count):
+                program.run_share(i, arena, share=(k, count))
+            assert (view(arena, step.out) == want).all(), f"in {count} shares"
     return program
 
 

@@ -39,8 +39,10 @@ static inline void bf_dot_scalar(const bf_step *restrict step, const uint32_t *r
   }
 }
 
-void bf_conv2d_bitserial__scalar(const bf_step *restrict step, uint8_t *restrict arena);
+void bf_conv2d_bitserial__scalar(const bf_step *restrict step, uint8_t *restrict arena,
+                                 const bf_share *restrict share);
 
-void bf_conv2d_bitserial__scalar(const bf_step *restrict step, uint8_t *restrict arena) {
-  bf_convolve_planes(step, arena, bf_pack_scalar, bf_dot_scalar);
+void bf_conv2d_bitserial__scalar(const bf_step *restrict step, uint8_t *restrict arena,
+                                 const bf_share *restrict share) {
+  bf_convolve_planes(step, arena, share, bf_pack_scalar, bf_dot_scalar);
 }

@@ -29,8 +29,10 @@ static inline void bf_tile_scalar(const bf_step *restrict step, uint8_t *restric
   bf_finish(step, arena, acc, place->lane, place->count, place->at);
 }
 
-void bf_conv2d_direct__scalar(const bf_step *restrict step, uint8_t *restrict arena);
+void bf_conv2d_direct__scalar(const bf_step *restrict step, uint8_t *restrict arena,
+                              const bf_share *restrict share);
 
-void bf_conv2d_direct__scalar(const bf_step *restrict step, uint8_t *restrict arena) {
-  bf_convolve(step, arena, bf_tile_scalar, 1);
+void bf_conv2d_direct__scalar(const bf_step *restrict step, uint8_t *restrict arena,
+                              const bf_share *restrict share) {
+  bf_convolve(step, arena, share, bf_tile_scalar, 1);
 }

@@ -2,8 +2,10 @@
  */
 #include "isa/avx2_dot.h"
 
-void bf_conv2d_direct_wide__avx2(const bf_step *restrict step, uint8_t *restrict arena);
+void bf_conv2d_direct_wide__avx2(const bf_step *restrict step, uint8_t *restrict arena,
+                                 const bf_share *restrict share);
 
-void bf_conv2d_direct_wide__avx2(const bf_step *restrict step, uint8_t *restrict arena) {
-  bf_convolve(step, arena, bf_tile_wide, BF_WIDE_PIXELS);
+void bf_conv2d_direct_wide__avx2(const bf_step *restrict step, uint8_t *restrict arena,
+                                 const bf_share *restrict share) {
+  bf_convolve(step, arena, share, bf_tile_wide, BF_WIDE_PIXELS);
 }

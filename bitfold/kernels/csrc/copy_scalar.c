@@ -1,15 +1,18 @@
 /* Channels x_start … x_start + count - 1 of x -> channels out_start … of out. */
 #include <string.h>
 
-#include "bitfold_kernels.h"
+#include "generic/share.h"
 
-void bf_copy_dense__scalar(const bf_step *restrict step, uint8_t *restrict arena);
+void bf_copy_dense__scalar(const bf_step *restrict step, uint8_t *restrict arena,
+                           const bf_share *restrict share);
 
-void bf_copy_dense__scalar(const bf_step *restrict step, uint8_t *restrict arena) {
+void bf_copy_dense__scalar(const bf_step *restrict step, uint8_t *restrict arena,
+                           const bf_share *restrict share) {
   const size_t element = step->x_kind == BF_U8 ? 1 : 4;
   const uint8_t *x = arena + step->x + step->x_start * element;
   uint8_t *out = arena + step->out + step->out_start * element;
-  for (size_t pixel = 0; pixel < step->h * step->w; pixel++) {
+  const bf_span pixels = bf_part(step->h * step->w, share);
+  for (size_t pixel = pixels.begin; pixel < pixels.end; pixel++) {
     memcpy(out + pixel * step->o * element, x + pixel * step->c * element, step->count * element);
   }
 }

@@ -1,5 +1,5 @@
 /* Window maximum; positions outside the input are left out. u8 or int32. */
-#include "bitfold_kernels.h"
+#include "generic/share.h"
 
 static inline int32_t bf_element_at(const bf_step *restrict step, const uint8_t *arena, size_t at) {
   if (step->x_kind == BF_I32) {
@@ -28,10 +28,13 @@ static inline int32_t bf_window_max(const bf_step *restrict step, const uint8_t 
   return best;
 }
 
-void bf_maxpool_dense__scalar(const bf_step *restrict step, uint8_t *restrict arena);
+void bf_maxpool_dense__scalar(const bf_step *restrict step, uint8_t *restrict arena,
+                              const bf_share *restrict share);
 
-void bf_maxpool_dense__scalar(const bf_step *restrict step, uint8_t *restrict arena) {
-  for (size_t at = 0; at < step->oh * step->ow * step->c; at++) {
+void bf_maxpool_dense__scalar(const bf_step *restrict step, uint8_t *restrict arena,
+                              const bf_share *restrict share) {
+  const bf_span pixels = bf_part(step->oh * step->ow, share);
+  for (size_t at = pixels.begin * step->c; at < pixels.end * step->c; at++) {
     const size_t pixel = at / step->c;
     const int32_t best =
         bf_window_max(step, arena, pixel / step->ow, pixel % step->ow, at % step->c);

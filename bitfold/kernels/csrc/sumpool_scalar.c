@@ -1,5 +1,5 @@
 /* Window sum -> int32; u8 input holds indices, code = x_lo + x_step * index. */
-#include "bitfold_kernels.h"
+#include "generic/share.h"
 
 /* out[c] += x[c] over one pixel */
 static inline void bf_add_pixel(const bf_step *restrict step, const uint8_t *restrict arena,
@@ -17,10 +17,13 @@ static inline void bf_add_pixel(const bf_step *restrict step, const uint8_t *res
   }
 }
 
-void bf_sumpool_dense__scalar(const bf_step *restrict step, uint8_t *restrict arena);
+void bf_sumpool_dense__scalar(const bf_step *restrict step, uint8_t *restrict arena,
+                              const bf_share *restrict share);
 
-void bf_sumpool_dense__scalar(const bf_step *restrict step, uint8_t *restrict arena) {
-  for (size_t pixel = 0; pixel < step->oh * step->ow; pixel++) {
+void bf_sumpool_dense__scalar(const bf_step *restrict step, uint8_t *restrict arena,
+                              const bf_share *restrict share) {
+  const bf_span pixels = bf_part(step->oh * step->ow, share);
+  for (size_t pixel = pixels.begin; pixel < pixels.end; pixel++) {
     int32_t *out = (int32_t *)(void *)(arena + step->out) + pixel * step->c;
     for (size_t i = 0; i < step->c; i++) {
       out[i] = 0;

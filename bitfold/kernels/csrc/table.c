@@ -1,8 +1,9 @@
 /* The kernel table, built from the manifest. */
 #include "bitfold_kernels.h"
 
-#define KERNEL(op, layout, isa, needs, symbol) \
-  void symbol(const bf_step *restrict step, uint8_t *restrict arena);
+#define KERNEL(op, layout, isa, needs, symbol)                       \
+  void symbol(const bf_step *restrict step, uint8_t *restrict arena, \
+              const bf_share *restrict share);
 #include "kernels.inc"
 #undef KERNEL
 

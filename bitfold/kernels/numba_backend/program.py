@@ -20,6 +20,7 @@ from bitfold.kernels.numba_backend.max_pool import max_pool
 from bitfold.kernels.numba_backend.rescale import rescale_integers
 from bitfold.kernels.numba_backend.sum_pool import sum_pool
 from bitfold.kernels.numba_backend.thresholds import take_thresholds
+from bitfold.kernels.program import Workers
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import (
     AddStep,
@@ -168,7 +169,16 @@ class NumbaProgram:
     input: Buffer
     output: Buffer
 
-    def run(self, images: NDArray[np.uint8], logits: NDArray[np.float32], arena: Arena) -> None:
+    def start_workers(self) -> None:
+        """None: numba's own threads take part in its parallel loops."""
+
+    def run(
+        self,
+        images: NDArray[np.uint8],
+        logits: NDArray[np.float32],
+        arena: Arena,
+        workers: Workers | None = None,
+    ) -> None:
         """Images (N, H, W, C) → logits (N, …), one image at a time."""
         pixels, result = view(arena, self.input), view(arena, self.output).ravel()
         flat = logits.reshape(len(logits), result.size)

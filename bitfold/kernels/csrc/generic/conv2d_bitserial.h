@@ -32,13 +32,15 @@ static inline uint32_t bf_gather_window(const bf_step *restrict step, const uint
   return sum;
 }
 
+/* Blocks `blocks` of one group at output pixel `pixel`. */
 static inline __attribute__((always_inline)) void bf_bitserial_pixel(
     const bf_step *restrict step, uint8_t *arena, const uint32_t *planes, uint32_t sum,
-    size_t group, size_t pixel, const bf_plane_dot dot) {
-  const char *panel =
-      (const char *)step->weight + group * (step->group_lanes / BF_LANES) * step->panel_bytes;
-  for (size_t o = 0; o < step->group_o; o += BF_LANES) {
-    const size_t lane = group * step->group_lanes + o;
+    bf_span blocks, size_t pixel, const bf_plane_dot dot) {
+  const size_t per_group = step->group_lanes / BF_LANES;
+  for (size_t block = blocks.begin; block < blocks.end; block++) {
+    const char *panel = (const char *)step->weight + block * step->panel_bytes;
+    const size_t lane = block * BF_LANES;
+    const size_t group = block / per_group, o = block % per_group * BF_LANES;
     const size_t left = step->group_o - o;
     uint32_t dots[BF_LANES];
     int32_t acc[BF_LANES];
@@ -49,26 +51,32 @@ static inline __attribute__((always_inline)) void bf_bitserial_pixel(
     }
     bf_finish(step, arena, acc, lane, left < BF_LANES ? left : BF_LANES,
               pixel * step->o + group * step->group_o + o);
-    panel += step->panel_bytes;
   }
 }
 
-/* All groups, pixels and blocks of 16 channels. */
+/* The share's groups, pixels and blocks of 16 channels. */
 static inline __attribute__((always_inline)) void bf_convolve_planes(const bf_step *restrict step,
                                                                      uint8_t *arena,
+                                                                     const bf_share *share,
                                                                      const bf_plane_packer pack,
                                                                      const bf_plane_dot dot) {
-  const uint8_t *input = bf_padded_input(step, arena);
+  const bf_conv_part part = bf_part_of_conv(step, share);
+  const uint8_t *input = bf_padded_input(step, arena, share, &part);
+  const size_t per_group = step->group_lanes / BF_LANES;
   const size_t copy_bytes = step->has_copy ? step->groups * bf_image_bytes(step) : 0;
-  uint8_t *bytes = arena + step->scratch + (copy_bytes + 127) / 64 * 64;
+  uint8_t *bytes = bf_scratch(step, arena, share) + (copy_bytes + 127) / 64 * 64;
   uint32_t *planes = (uint32_t *)(void *)(bytes + step->num_words * 32);
-  for (size_t group = 0; group < step->groups; group++) {
+  bf_span blocks = part.blocks;
+  while (blocks.begin < part.blocks.end) {
+    const size_t group = blocks.begin / per_group, last = (group + 1) * per_group;
     const uint8_t *image = input + group * bf_image_bytes(step);
-    for (size_t pixel = 0; pixel < step->oh * step->ow; pixel++) {
+    blocks.end = last < part.blocks.end ? last : part.blocks.end;
+    for (size_t pixel = part.rows.begin * step->ow; pixel < part.rows.end * step->ow; pixel++) {
       const uint32_t sum = bf_gather_window(step, bf_window(step, image, pixel), bytes);
       pack(bytes, step->num_words, step->x_planes, planes);
-      bf_bitserial_pixel(step, arena, planes, sum, group, pixel, dot);
+      bf_bitserial_pixel(step, arena, planes, sum, blocks, pixel, dot);
     }
+    blocks.begin = blocks.end;
   }
 }
 

@@ -16,6 +16,7 @@ typedef struct bf_tile_place {
   const uint8_t *windows[BF_MAX_PIXELS]; /* first input byte of each pixel */
   size_t num_pixels;
   const void *panel;
+  size_t group;
   size_t lane;  /* first lane of the block, over all groups */
   size_t count; /* channels of the block that exist, at most 16 */
   size_t at;    /* output element of the first pixel and channel */
@@ -40,12 +41,13 @@ static inline void bf_advance(const bf_step *restrict step, bf_cursor *restrict 
 }
 
 static inline __attribute__((always_inline)) void bf_convolve_block(
-    const bf_step *restrict step, uint8_t *restrict arena, const uint8_t *image,
+    const bf_step *restrict step, uint8_t *restrict arena, const uint8_t *image, bf_span rows,
     bf_tile_place place, const bf_tile_kernel tile, const size_t tile_pixels) {
-  const size_t num_pixels = step->oh * step->ow;
-  bf_cursor cursor = {image, image, 0};
+  const size_t num_pixels = (rows.end - rows.begin) * step->ow;
+  const uint8_t *first = bf_window(step, image, rows.begin * step->ow);
+  bf_cursor cursor = {first, first, 0};
   for (size_t i = 0; i < tile_pixels; i++) {
-    place.windows[i] = image; /* a last tile that is not full computes some pixel twice */
+    place.windows[i] = first; /* a last tile that is not full computes some pixel twice */
   }
   for (size_t pixel = 0; pixel < num_pixels; pixel += tile_pixels) {
     const size_t left = num_pixels - pixel;
@@ -59,24 +61,32 @@ static inline __attribute__((always_inline)) void bf_convolve_block(
   }
 }
 
-/* All groups, blocks of 16 channels and pixels. */
+/* The place of block `block` of 16 channels, and its group's image in `input`. */
+static inline bf_tile_place bf_block_place(const bf_step *restrict step, size_t block) {
+  const size_t per_group = step->group_lanes / BF_LANES;
+  const size_t group = block / per_group;
+  const size_t o = block % per_group * BF_LANES;
+  const size_t left = step->group_o - o;
+  return (bf_tile_place){.panel = (const char *)step->weight + block * step->panel_bytes,
+                         .group = group,
+                         .lane = block * BF_LANES,
+                         .count = left < BF_LANES ? left : BF_LANES,
+                         .at = group * step->group_o + o};
+}
+
+/* The share's blocks of 16 channels and rows. */
 static inline __attribute__((always_inline)) void bf_convolve(const bf_step *restrict step,
                                                               uint8_t *restrict arena,
+                                                              const bf_share *restrict share,
                                                               const bf_tile_kernel tile,
                                                               const size_t tile_pixels) {
-  const uint8_t *input = bf_padded_input(step, arena);
-  const char *panel = step->weight;
-  for (size_t group = 0; group < step->groups; group++) {
-    for (size_t o = 0; o < step->group_o; o += BF_LANES) {
-      const size_t left = step->group_o - o;
-      const bf_tile_place place = {.panel = panel,
-                                   .lane = group * step->group_lanes + o,
-                                   .count = left < BF_LANES ? left : BF_LANES,
-                                   .at = group * step->group_o + o};
-      bf_convolve_block(step, arena, input + group * bf_image_bytes(step), place, tile,
-                        tile_pixels);
-      panel += step->panel_bytes;
-    }
+  const bf_conv_part part = bf_part_of_conv(step, share);
+  const uint8_t *input = bf_padded_input(step, arena, share, &part);
+  for (size_t block = part.blocks.begin; block < part.blocks.end; block++) {
+    bf_tile_place place = bf_block_place(step, block);
+    place.at += part.rows.begin * step->ow * step->o;
+    bf_convolve_block(step, arena, input + place.group * bf_image_bytes(step), part.rows, place,
+                      tile, tile_pixels);
   }
 }
 

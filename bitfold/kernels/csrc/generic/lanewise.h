@@ -3,6 +3,7 @@
 #define BITFOLD_LANEWISE_H
 
 #include "generic/epilogue.h"
+#include "generic/share.h"
 
 /* Input elements at … at + count - 1 as int32; u8 input is widened into `block`. */
 static inline const int32_t *bf_load_block(const bf_step *restrict step, const uint8_t *arena,
@@ -21,9 +22,11 @@ static inline size_t bf_block_lanes(const bf_step *restrict step, size_t lane) {
   return left < BF_LANES ? left : BF_LANES;
 }
 
-static inline void bf_finish_tensor(const bf_step *restrict step, uint8_t *arena) {
+static inline void bf_finish_tensor(const bf_step *restrict step, uint8_t *arena,
+                                    const bf_share *restrict share) {
+  const bf_span pixels = bf_part(step->h * step->w, share);
   int32_t block[BF_LANES] = {0};
-  for (size_t pixel = 0; pixel < step->h * step->w; pixel++) {
+  for (size_t pixel = pixels.begin; pixel < pixels.end; pixel++) {
     for (size_t lane = 0; lane < step->c; lane += BF_LANES) {
       const size_t count = bf_block_lanes(step, lane);
       const size_t at = pixel * step->c + lane;

@@ -57,15 +57,21 @@ typedef struct bf_segment {
   size_t flush;
 } bf_segment;
 
+/* A thread's part of a step: `index` of `count`. Alone: 0 of 1. */
+typedef struct bf_share {
+  size_t index, count;
+} bf_share;
+
 typedef struct bf_step bf_step;
-typedef void (*bf_kernel)(const bf_step *step, uint8_t *arena);
+typedef void (*bf_kernel)(const bf_step *step, uint8_t *arena, const bf_share *share);
 
 struct bf_step {
   bf_kernel kernel;
-  size_t x, y, out, scratch;
-  size_t x_kind;    /* bf_element */
-  size_t h, w, c;   /* input */
-  size_t oh, ow, o; /* output */
+  size_t x, y, out;
+  size_t scratch, scratch_bytes; /* one area of so many bytes a share, one behind the other */
+  size_t x_kind;                 /* bf_element */
+  size_t h, w, c;                /* input */
+  size_t oh, ow, o;              /* output */
   size_t kernel_h, kernel_w, stride_h, stride_w, top, left;
   size_t x_start, out_start, count; /* copy */
   int32_t x_lo, x_step;             /* code = x_lo + x_step * index */
@@ -88,6 +94,7 @@ struct bf_step {
   int32_t w_lo, w_step;
 
   const float *scale; /* dequantize */
+  const void *extra;  /* a struct of the row's layout, NULL where it needs none */
   bf_epilogue epilogue;
 };
 
@@ -110,8 +117,16 @@ const char *bf_feature_name(size_t bit);
 /* sizeof(bf_step): a loader compares it with what it parsed from this file. */
 size_t bf_step_bytes(void);
 
-/* All steps, in order, on one image that already lies in the arena. */
-void bf_run_plan(const bf_step *steps, size_t num_steps, uint8_t *arena);
+/* Threads that wait for work. NULL where the system gives none, and for fewer than two. */
+typedef struct bf_pool bf_pool;
+bf_pool *bf_pool_start(size_t num_threads);
+void bf_pool_stop(bf_pool *pool);
+
+/* All steps, in order, on one image that already lies in the arena. Every step is shared among the
+ * caller and the pool's other threads; the caller works alone without a pool, or while the pool
+ * works for somebody else. The arena holds a scratch area for each of the pool's threads.
+ */
+void bf_run_plan(const bf_step *steps, size_t num_steps, uint8_t *arena, bf_pool *pool);
 
 typedef struct bf_batch {
   size_t num_images, image_bytes, input_offset, logit_bytes, output_offset;
@@ -119,6 +134,6 @@ typedef struct bf_batch {
 
 /* For each image: copy it into the arena, run the plan, copy the logits out. */
 void bf_run_batch(const bf_step *steps, size_t num_steps, const bf_batch *batch,
-                  const uint8_t *images, uint8_t *logits, uint8_t *arena);
+                  const uint8_t *images, uint8_t *logits, uint8_t *arena, bf_pool *pool);
 
 #endif

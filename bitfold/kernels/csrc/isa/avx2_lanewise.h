@@ -17,14 +17,16 @@ BF_INLINE void bf_finish_indices(const bf_step *step, uint8_t *arena, bf_rows ro
   }
 }
 
-BF_INLINE void bf_finish_tensor_avx2(const bf_step *step, uint8_t *arena) {
+BF_INLINE void bf_finish_tensor_avx2(const bf_step *step, uint8_t *arena, const bf_share *share) {
+  const bf_span pixels = bf_part(step->h * step->w, share);
+  const size_t first = pixels.begin * step->c;
   for (size_t lane = 0; lane < step->c; lane += BF_LANES) {
-    const bf_rows rows = {.acc = (const int32_t *)(const void *)(arena + step->x) + lane,
+    const bf_rows rows = {.acc = (const int32_t *)(const void *)(arena + step->x) + first + lane,
                           .stride = step->c,
-                          .num_pixels = step->h * step->w,
+                          .num_pixels = pixels.end - pixels.begin,
                           .lane = lane,
                           .count = bf_block_lanes(step, lane),
-                          .at = lane};
+                          .at = first + lane};
     if (step->x_kind == BF_I32) {
       bf_finish_rows(step, arena, &rows);
     } else {

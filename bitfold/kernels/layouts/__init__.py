@@ -1,0 +1,34 @@
+"""Weight layouts of convolutions: where each is exact, and the constants that its rows read."""
+
+from typing import Protocol
+
+from bitfold.kernels.layouts.bitserial import BitserialLayout
+from bitfold.kernels.layouts.common import PackedStep, Segment, conv_intervals, flush_quads
+from bitfold.kernels.layouts.direct import DirectLayout
+from bitfold.kernels.rows import Row
+from bitfold.kernels.steps import ConvStep
+
+
+class Layout(Protocol):
+    """How a row's constants lie, and which steps it may run."""
+
+    @property
+    def name(self) -> str:
+        """As in the kernel table."""
+
+    def fits(self, step: ConvStep, row: Row) -> bool:
+        """Whether ``row``, of this layout, is exact on ``step``."""
+
+    def fits_every_step(self, row: Row) -> bool:
+        """Whether ``fits`` is always true for ``row``."""
+
+    def pack(self, step: ConvStep, row: Row) -> PackedStep:
+        """Everything that ``row`` reads, for a step that it fits."""
+
+
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (DirectLayout("direct"), DirectLayout("direct_wide"), BitserialLayout())
+}
+
+__all__ = ["LAYOUTS", "Layout", "PackedStep", "Segment", "conv_intervals", "flush_quads"]

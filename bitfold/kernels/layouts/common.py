@@ -1,0 +1,117 @@
+"""What all layouts of a convolution have in common: geometry, intervals, the packed step."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bitfold.kernels.epilogues import FieldValue, Intervals, PackedEpilogue, pack_epilogue
+from bitfold.kernels.packing import LANES, round_up, to_lanes
+from bitfold.kernels.steps import Buffer, ConvStep, Int32Array, Int64Array
+
+ELEMENTS = {"u8": 0, "i32": 1, "f32": 2}
+INT16_MAX = 2**15 - 1
+# Vector loads may run over the end of a scratch area, as over that of a buffer.
+SPARE_BYTES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """C's ``bf_segment``: ``num_quads`` quads of input at ``offset``, then maybe a flush."""
+
+    offset: int
+    num_quads: int
+    flush: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PackedStep:
+    """Values for the fields of C's ``bf_step``; arrays become pointers.
+
+    ``scratch_bytes`` is what one thread needs. ``extra`` names the struct that the step's ``extra``
+    points to, and holds the values of its fields.
+    """
+
+    fields: dict[str, FieldValue]
+    epilogue: PackedEpilogue
+    segments: tuple[Segment, ...] = ()
+    scratch_bytes: int = 0
+    extra: tuple[str, dict[str, FieldValue]] | None = None
+
+
+def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(H, W, C) of a buffer; a vector (C,) is a 1x1 image."""
+    if len(shape) > 3 or not shape:
+        raise ValueError(f"not an image or a vector: {shape}")
+    h, w, c = (1,) * (3 - len(shape)) + shape
+    return h, w, c
+
+
+def buffer_fields(x: Buffer, out: Buffer) -> dict[str, FieldValue]:
+    """Places and shapes of input and output."""
+    (h, w, c), (oh, ow, o) = image_shape(x.shape), image_shape(out.shape)
+    return {
+        "x": x.offset, "out": out.offset, "x_kind": ELEMENTS[x.kind],
+        "h": h, "w": w, "c": c, "oh": oh, "ow": ow, "o": o,
+    }  # fmt: skip
+
+
+def flush_quads(step: ConvStep) -> int:
+    """Quads whose products, two to a 16-bit sum, cannot overflow it; 0 where one quad can."""
+    pair = 2 * (step.x_grid.levels - 1) * int(np.abs(step.weight.astype(np.int64)).max())
+    return INT16_MAX // pair if pair else INT16_MAX
+
+
+def conv_intervals(step: ConvStep) -> Intervals:
+    """Least and greatest accumulator of every output channel, for independent codes."""
+    codes = step.weight.reshape(len(step.weight), -1).astype(np.int64)
+    ends = np.stack((codes * step.x_grid.lo, codes * step.x_grid.hi))
+    return Intervals(ends.min(0).sum(1) + step.bias, ends.max(0).sum(1) + step.bias)
+
+
+def conv_epilogue(step: ConvStep) -> PackedEpilogue:
+    """The epilogue's constants, lane by lane."""
+    return pack_epilogue(step.epilogue, intervals=conv_intervals(step), groups=step.groups)
+
+
+def conv_fields(step: ConvStep) -> dict[str, FieldValue]:
+    """Geometry, places, codes and the bias of every lane: bias + x_lo · Σ w, modulo 2^32."""
+    codes = step.weight.reshape(len(step.weight), -1).astype(np.int64)
+    bias = _wrapped(step.bias + step.x_grid.lo * codes.sum(1))
+    return {
+        **buffer_fields(step.x, step.out),
+        **conv_geometry(step),
+        "bias": to_lanes(bias, groups=step.groups),
+        "x_lo": step.x_grid.lo, "x_step": step.x_grid.step,
+    }  # fmt: skip
+
+
+def _wrapped(bias: Int64Array) -> Int32Array:
+    """Low 32 bits: sums are taken modulo 2^32, only the final accumulator is proven to fit."""
+    return np.ascontiguousarray(bias).astype(np.uint64).astype(np.uint32).view(np.int32)
+
+
+def conv_geometry(step: ConvStep) -> dict[str, int]:
+    """Kernel, strides, padding and groups, and whether the input is copied to be padded."""
+    num_out, kernel_h, kernel_w, depth = step.weight.shape
+    h, w, _ = image_shape(step.x.shape)
+    top, left, bottom, right = step.padding
+    padded = any(step.padding)
+    per_group = num_out // step.groups
+    return {
+        "kernel_h": kernel_h, "kernel_w": kernel_w,
+        "stride_h": step.stride[0], "stride_w": step.stride[1],
+        "top": top, "left": left,
+        "groups": step.groups, "group_c": depth, "group_o": per_group,
+        "group_lanes": round_up(per_group, LANES),
+        "has_copy": int(padded or step.groups > 1),
+        "padded_h": h + top + bottom, "padded_w": w + left + right,
+        "fill": step.x_grid.zero_index if padded else 0,
+    }  # fmt: skip
+
+
+def copy_bytes(geometry: Mapping[str, FieldValue]) -> int:
+    """Bytes of the padded copy, 0 where there is none."""
+    names = ("has_copy", "groups", "padded_h", "padded_w", "group_c")
+    return math.prod(int(geometry[name]) for name in names)

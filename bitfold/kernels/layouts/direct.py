@@ -1,0 +1,66 @@
+"""Layouts ``direct`` and ``direct_wide``: 16 channels times quads of input bytes (packing.py)."""
+
+from dataclasses import dataclass, replace
+
+from bitfold.kernels.layouts.common import (
+    SPARE_BYTES,
+    PackedStep,
+    Segment,
+    conv_epilogue,
+    conv_fields,
+    conv_geometry,
+    copy_bytes,
+    flush_quads,
+)
+from bitfold.kernels.packing import PANELS, QUAD, round_up
+from bitfold.kernels.rows import Row
+from bitfold.kernels.steps import ConvStep
+
+SIXTEEN_BIT_ISAS = ("avx2",)  # rows of layout direct that add products in 16 bits
+
+
+@dataclass(frozen=True, slots=True)
+class DirectLayout:
+    """Panels of int8 (``direct``) or int16 (``direct_wide``) weights, and flushes between sums."""
+
+    name: str
+
+    def fits(self, step: ConvStep, row: Row) -> bool:
+        """Whether ``row`` is exact on ``step``: 16-bit products must not saturate."""
+        return self.fits_every_step(row) or flush_quads(step) >= 1
+
+    def fits_every_step(self, row: Row) -> bool:
+        """Whether ``row`` is exact whatever the step."""
+        return self.name != "direct" or row.isa not in SIXTEEN_BIT_ISAS
+
+    def pack(self, step: ConvStep, row: Row) -> PackedStep:
+        """Panels, segments and a scratch area for the padded copy."""
+        panels = PANELS[self.name](step.weight, groups=step.groups, grid=step.weight_grid)
+        segments = conv_segments(step)
+        fields = conv_fields(step)
+        fields |= {
+            "weight": panels,
+            "panel_bytes": panels.nbytes // len(panels),
+            "has_flushes": int(any(segment.flush for segment in segments)),
+        }
+        copied = copy_bytes(fields)
+        scratch = round_up(copied + SPARE_BYTES, SPARE_BYTES) if copied else 0
+        return PackedStep(fields, conv_epilogue(step), segments, scratch)
+
+
+def conv_segments(step: ConvStep) -> tuple[Segment, ...]:
+    """One segment a kernel row, cut so that 16-bit sums are flushed before they can overflow."""
+    _, kernel_h, kernel_w, depth = step.weight.shape
+    row_bytes = conv_geometry(step)["padded_w"] * depth
+    limit, since = max(1, flush_quads(step)), 0
+    segments: list[Segment] = []
+    for row in range(kernel_h):
+        left, offset = round_up(kernel_w * depth, QUAD) // QUAD, row * row_bytes
+        while left:
+            quads = min(left, limit)
+            if since + quads > limit:
+                segments[-1] = replace(segments[-1], flush=True)
+                since = 0
+            segments.append(Segment(offset, quads, flush=False))
+            since, left, offset = since + quads, left - quads, offset + quads * QUAD
+    return tuple(segments)
