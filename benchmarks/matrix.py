@@ -4,10 +4,10 @@
     python benchmarks/matrix.py -o benchmarks/results/matrix.json --page docs/networks.md
 
 Weights are random, statistics come from one calibration pass. A row is a network folded to
-integers, written as ONNX, run on two images by the oracle, the C kernels (every tensor they
-materialize, and the whole plan), numba and ONNX Runtime, compared by ``==``, and simulated on one
-FPGA part. Rows of the same bitfold version that the file holds already are kept; one that failed
-is tried again; remove the file to measure everything anew.
+integers, written as ONNX, run on two images by the oracle (with ``ir.float64``'s exact products),
+the C kernels (every tensor they materialize, and the whole plan), numba and ONNX Runtime, compared
+by ``==``, and simulated on one FPGA part. Rows of the same bitfold version that the file holds
+already are kept; one that failed is tried again; remove the file to measure everything anew.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from bitfold.certify import compare_traces
 from bitfold.export import Folded, fold_network, run_onnxruntime, to_onnx
 from bitfold.files import write_atomically
 from bitfold.fpga_sim import simulate
-from bitfold.ir import IntGraph, trace_oracle
+from bitfold.ir import IntGraph, trace_float64
 from bitfold.models import NetSpec, Preprocessing, new_network
 from bitfold.models.nets.catalogue import count_genes
 from bitfold.models.offered import NETS
@@ -126,7 +126,7 @@ def layer_counts(folded: Folded) -> dict[str, int]:
 def compare(graph: IntGraph, path: Path, images: np.ndarray) -> Row:
     """Values compared and mismatches of every form against the oracle, and seconds of each."""
     watch = Stopwatch()
-    want = trace_oracle(graph, images)
+    want = trace_float64(graph, images)
     seconds = {"oracle": watch.lap()}
     forms = {}
     for backend in ("c", "numba"):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfold.errors import UsageError
-from bitfold.ir import Accumulator, IntGraph, Thresholds, trace_oracle
+from bitfold.ir import Accumulator, IntGraph, Thresholds, trace_float64, trace_oracle
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SCHEMA = "bitfold/verify/1"
 ORACLE = "oracle"
 SIMULATED_IMAGES = 2
+DEFINED_IMAGES = 1
 BATCH = 50
 # What evaluating the trained network in float64 can itself move a value by.
 FLOAT64_NOISE = 1e-9
@@ -184,6 +185,13 @@ def _onnx_forms(graph: IntGraph, model_path: Path | None) -> Iterator[_Form]:
         yield _whole_plan(name, graph, partial(run_onnxruntime, model, optimized=optimized))
 
 
+def _definition_form(graph: IntGraph) -> _Form:
+    """What the other forms are compared with has its products from float64: one image without."""
+    return _Form(
+        "oracle in int64", partial(trace_oracle, graph), DEFINED_IMAGES, f"{DEFINED_IMAGES} image"
+    )
+
+
 def _array_form(graph: IntGraph) -> _Form:
     from bitfold.fpga_sim import step_graph
 
@@ -241,7 +249,7 @@ class _Comparison:
     def add(self, images: Images, offset: int, report: Callable[[str], None]) -> None:
         """Compare all forms on one batch that starts at image ``offset``."""
         report("oracle")
-        want = trace_oracle(self.graph, images)
+        want = trace_float64(self.graph, images)
         self.logits.append(np.asarray(want[self.graph.output.name], np.float32))
         if self.trained is not None:
             report("fake-quant network")
@@ -382,7 +390,8 @@ def certify(
     trained = _trained_net(graph, checkpoint, published) if checkpoint is not None else None
     with ExitStack() as stack:
         forms = (
-            *_kernel_forms(graph, stack), *_onnx_forms(graph, model_path), _array_form(graph),
+            _definition_form(graph), *_kernel_forms(graph, stack),
+            *_onnx_forms(graph, model_path), _array_form(graph),
         )  # fmt: skip
         comparison = _Comparison(graph, forms, trained)
         for offset in range(0, len(images), BATCH):

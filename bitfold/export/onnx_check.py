@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from bitfold.errors import InputError, MissingDependencyError, UnsupportedError
 from bitfold.export.onnx_qdq import GRAPH_KEY
+from bitfold.ir.float64 import trace_float64
 from bitfold.ir.graph import IntGraph
-from bitfold.ir.oracle import trace_oracle
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -209,7 +209,7 @@ def compare_onnxruntime(
     """
     chosen: Level = level or ("all" if optimized else "off")
     got = trace_onnxruntime(model, images, level=chosen)
-    want = dict(trace_oracle(graph, images))
+    want = dict(trace_float64(graph, images))
     plain = _run(_session(_bytes(model), level=chosen, threads=1), [OUTPUT], images)[0]
     pairs = {name: (got[name], want[name]) for name in want if name in got}
     pairs[graph.output.name] = (plain.astype(np.float32), want[graph.output.name])

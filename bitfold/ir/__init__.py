@@ -1,5 +1,6 @@
 """The integer graph, its verifier and its oracle (docs/ir.md, docs/arithmetic.md)."""
 
+from bitfold.ir.float64 import trace_float64
 from bitfold.ir.graph import IntGraph
 from bitfold.ir.grid import Grid
 from bitfold.ir.ops import (
@@ -43,6 +44,7 @@ __all__ = [
     "check_ranges",
     "to_text",
     "run_oracle",
+    "trace_float64",
     "trace_oracle",
     # operations
     "Node",

@@ -4,8 +4,8 @@ One function an operation, int64 throughout, layout (N, H, W, C). Codes are code
 Everything fast in this repository is compared with these functions by ``==``.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import assert_never
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ Images = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
 TracedArray = IntArray | FloatArray
 Xs = Sequence[IntArray]
+T = TypeVar("T", np.int64, np.float64)
+Evaluator = Callable[[Node, Xs], IntArray]
 
 IMAGES_AT_A_TIME = 16
 
@@ -50,10 +52,10 @@ def conv2d(node: Conv2d, x: IntArray) -> IntArray:
     outs = num_out // node.groups
     groups = []
     for g in range(node.groups):
-        codes = _padded(x[..., g * depth : (g + 1) * depth], node.padding, fill=0)
+        codes = padded(x[..., g * depth : (g + 1) * depth], node.padding, fill=0)
         weight = node.weight[g * outs : (g + 1) * outs]
         acc = node.bias[g * outs : (g + 1) * outs]
-        for i, j, tap in _taps(codes, (kh, kw), node.stride):
+        for i, j, tap in taps(codes, (kh, kw), node.stride):
             acc = acc + tap @ weight[:, i, j].T
         groups.append(acc)
     return np.concatenate(groups, axis=-1)
@@ -84,14 +86,14 @@ def rescale(node: Rescale, x: IntArray) -> IntArray:
 
 def max_pool2d(node: MaxPool2d, x: IntArray) -> IntArray:
     """Maximum over each window; padding holds the least int64, so it never wins (eq. 11)."""
-    padded = _padded(x, node.padding, fill=np.iinfo(np.int64).min)
-    best: IntArray = np.maximum.reduce([t for *_, t in _taps(padded, node.kernel, node.stride)])
+    codes = padded(x, node.padding, fill=np.iinfo(np.int64).min)
+    best: IntArray = np.maximum.reduce([t for *_, t in taps(codes, node.kernel, node.stride)])
     return best
 
 
 def sum_pool2d(node: SumPool2d, x: IntArray) -> IntArray:
     """Sum over each window (eq. 12)."""
-    total: IntArray = np.add.reduce([t for *_, t in _taps(x, node.kernel, node.stride)])
+    total: IntArray = np.add.reduce([t for *_, t in taps(x, node.kernel, node.stride)])
     return total
 
 
@@ -100,14 +102,15 @@ def dequantize(x: IntArray, scales: Scales) -> FloatArray:
     return x.astype(np.float32) * np.array(scales, dtype=np.float32)
 
 
-def _padded(x: IntArray, padding: tuple[int, int, int, int], *, fill: int) -> IntArray:
+def padded(x: NDArray[T], padding: tuple[int, int, int, int], *, fill: int) -> NDArray[T]:
+    """(N, H, W, C) with (top, left, bottom, right) rows and columns of ``fill`` around it."""
     top, left, bottom, right = padding
     return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=fill)
 
 
-def _taps(
-    x: IntArray, kernel: tuple[int, int], stride: tuple[int, int]
-) -> Iterator[tuple[int, int, IntArray]]:
+def taps(
+    x: NDArray[T], kernel: tuple[int, int], stride: tuple[int, int]
+) -> Iterator[tuple[int, int, NDArray[T]]]:
     """(i, j, the pixel at row i, column j of every window): each tap is (N, OH, OW, C)."""
     rows = x.shape[1] - kernel[0] + 1
     columns = x.shape[2] - kernel[1] + 1
@@ -154,14 +157,16 @@ def apply(node: Node, xs: Xs) -> IntArray:
             return _moved(node, xs)
 
 
-def _evaluate(graph: IntGraph, images: Images) -> Iterator[tuple[str, TracedArray]]:
+def _evaluate(
+    graph: IntGraph, images: Images, evaluator: Evaluator
+) -> Iterator[tuple[str, TracedArray]]:
     """(name, value) of every node in order; a tensor is forgotten after its last reader."""
     last_reader = {x: node.name for node in graph.nodes for x in inputs_of(node)}
     values = {graph.input.name: quantize(graph.input, images)}
     yield graph.input.name, values[graph.input.name]
     for node in graph.nodes[1:-1]:
         inputs = inputs_of(node)
-        values[node.name] = apply(node, [values[x] for x in inputs])
+        values[node.name] = evaluator(node, [values[x] for x in inputs])
         yield node.name, values[node.name]
         for x in set(inputs):
             if last_reader[x] == node.name:
@@ -190,16 +195,23 @@ def run_oracle(graph: IntGraph, images: Images, *, chunk: int = IMAGES_AT_A_TIME
     """
     logits = []
     for batch in _batches(graph, images, chunk):
-        *_, (_, last) = _evaluate(graph, batch)
+        *_, (_, last) = _evaluate(graph, batch, apply)
         logits.append(last.astype(np.float32, copy=False))
     return np.concatenate(logits)
 
 
 def trace_oracle(
-    graph: IntGraph, images: Images, *, chunk: int = IMAGES_AT_A_TIME
+    graph: IntGraph,
+    images: Images,
+    *,
+    chunk: int = IMAGES_AT_A_TIME,
+    evaluator: Evaluator = apply,
 ) -> dict[str, TracedArray]:
-    """Every node's tensor (N, …): int64 codes and integers, the float32 logits last."""
-    traces = [dict(_evaluate(graph, batch)) for batch in _batches(graph, images, chunk)]
+    """Every node's tensor (N, …): int64 codes and integers, the float32 logits last.
+
+    ``evaluator`` is what a node computes; another one than ``apply`` must give the same integers.
+    """
+    traces = [dict(_evaluate(graph, batch, evaluator)) for batch in _batches(graph, images, chunk)]
     return {
         node.name: np.concatenate([trace[node.name] for trace in traces]) for node in graph.nodes
     }
