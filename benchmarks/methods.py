@@ -1,10 +1,11 @@
-"""Integer accuracy of networks trained with every method, beside one float baseline.
+"""Integer accuracy of networks trained with every method, beside the float network of their kind.
 
-    python benchmarks/methods.py FLOAT.pt CKPT... -o benchmarks/results/methods.json
+    python benchmarks/methods.py CKPT... -o benchmarks/results/methods.json
 
-For each checkpoint: top-1 of the fake-quantized and of the integer network on all test images, how
-many layers fold exactly, and what its record says of its training (epochs, seconds, seed, start).
-Prints the table of docs/benchmarks.md.
+A float checkpoint is the baseline of every quantized one of the same network. For each quantized
+one: top-1 of the fake-quantized and of the integer network on all test images, how many layers fold
+exactly, and what its record says of its training (epochs, seconds, seed, start, teacher). Prints
+the table of docs/benchmarks.md.
 """
 
 import argparse
@@ -33,12 +34,12 @@ def trained(net: LoadedNet) -> dict[str, object]:
         "seconds": sum(float(epoch["seconds"]) for epoch in epochs),
         "seed": record.get("seed"),
         "init": record.get("init"),
+        "teacher": record.get("teacher"),
     }
 
 
-def row(path: Path, data: LabelledImages) -> dict[str, object]:
+def row(path: Path, net: LoadedNet, data: LabelledImages) -> dict[str, object]:
     """Everything measured about one quantized checkpoint."""
-    net = load_checkpoint(path)
     folded = fold_network(net.model)
     with Session(folded.graph) as session:
         logits = session.run(data.images)
@@ -56,13 +57,16 @@ def row(path: Path, data: LabelledImages) -> dict[str, object]:
     }
 
 
-def as_markdown(baseline: float, rows: list[dict[str, object]]) -> str:
+def as_markdown(
+    baselines: Mapping[str, Mapping[str, object]], rows: list[dict[str, object]]
+) -> str:
     """The table of docs/benchmarks.md."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     for entry in rows:
         bits, training = entry["bits"], entry["training"]
         assert isinstance(bits, list)
         assert isinstance(training, Mapping)
+        baseline = float(str(baselines[str(entry["net"])]["top1"]))
         fake, integer = float(str(entry["top1_fake_quant"])), float(str(entry["top1_integer"]))
         cells = (
             f"{entry['net']} {entry['method']}", f"{bits[0]}/{bits[1]}", f"{baseline:.2%}",
@@ -76,25 +80,31 @@ def as_markdown(baseline: float, rows: list[dict[str, object]]) -> str:
 def main() -> None:
     """Parse, evaluate, write, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("baseline", type=Path)
     parser.add_argument("checkpoints", type=Path, nargs="+")
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     data = load_images(options.data)
-    float_net = load_checkpoint(options.baseline)
-    baseline = evaluate(float_net.model, data)
-    rows = [row(path, data) for path in options.checkpoints]
+    nets = {path: load_checkpoint(path) for path in options.checkpoints}
+    baselines = {
+        net.spec.net: {"top1": evaluate(net.model, data), "training": trained(net)}
+        for net in nets.values()
+        if net.spec.method == "float"
+    }
+    quantized = [(path, net) for path, net in nets.items() if net.spec.method != "float"]
+    if lacking := {net.spec.net for _, net in quantized} - baselines.keys():
+        parser.error(f"no float checkpoint of {', '.join(sorted(lacking))}")
+    rows = [row(path, net, data) for path, net in quantized]
     document = {
         "images": len(data.images),
         "python": platform.python_version(),
         "torch": metadata.version("torch"),
-        "baseline": {"net": float_net.spec.net, "top1": baseline, "training": trained(float_net)},
+        "baselines": baselines,
         "rows": rows,
     }
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(document, indent=1) + "\n")
-    print(as_markdown(baseline, rows))
+    print(as_markdown(baselines, rows))
 
 
 if __name__ == "__main__":
