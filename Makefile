@@ -14,13 +14,18 @@ DEV_EXTRAS := dev,$(RUN_EXTRAS)
 # An editable install sees changed Python files by itself, but not these.
 BUILT_FROM := pyproject.toml $(wildcard CMakeLists.txt) \
 	$(shell find bitfold/kernels/csrc -type f 2>/dev/null)
-C_FILES = $(shell find bitfold/kernels/csrc -name '*.[ch]' 2>/dev/null)
+C_FILES = $(shell find bitfold/kernels/csrc tests/replay -name '*.[ch]' 2>/dev/null)
 
 # The tests that run every row of the kernel table; they load neither torch nor ONNX Runtime.
 KERNEL_TESTS = $(wildcard tests/*/test_*kernel*.py)
 BUILD_KERNELS = $(BIN)/cmake -S . -DCMAKE_BUILD_TYPE=Release --log-level=WARNING
 
-.PHONY: help demo test bench lint docs sanitize emulate clang clean install install-dev
+# Those of them that can run a table of another machine (tests/property/replayed_rows.py).
+REPLAYED_TESTS = $(shell grep -l replayed_rows $(KERNEL_TESTS))
+CROSS ?= aarch64-linux-gnu
+QEMU ?= qemu-aarch64 -L /usr/$(CROSS)
+
+.PHONY: help demo test bench lint docs sanitize emulate clang neon clean install install-dev
 .DEFAULT_GOAL := help
 
 help:
@@ -32,6 +37,7 @@ help:
 	@echo "make sanitize  the kernels' tests on an address- and undefined-behaviour-sanitized library"
 	@echo "make emulate   the kernels' tests on AVX-512 rows emulated with SIMDe (needs libsimde-dev)"
 	@echo "make clang     the kernels' tests on a library built with clang"
+	@echo "make neon      the kernels' tests on aarch64 rows under qemu-user (needs $(CROSS)-gcc and qemu-user)"
 	@echo "make clean     remove $(VENV), $(BUILD) and $(DEMO_DIR)"
 	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) PIP_FLAGS='$(PIP_FLAGS)' PYTEST_FLAGS='$(PYTEST_FLAGS)'"
 
@@ -99,6 +105,13 @@ clang: $(VENV)/.installed-dev
 	$(BIN)/cmake --build $(BUILD)/clang
 	BITFOLD_KERNEL_LIBRARY=$(abspath $(BUILD))/clang/libbitfold_kernels.so \
 	$(BIN)/python -m pytest $(KERNEL_TESTS) $(PYTEST_FLAGS)
+
+neon: $(VENV)/.installed-dev
+	$(BUILD_KERNELS) -B $(BUILD)/neon -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+	  -DCMAKE_C_COMPILER=$(CROSS)-gcc -DBITFOLD_REPLAY=ON
+	$(BIN)/cmake --build $(BUILD)/neon
+	BITFOLD_KERNEL_REPLAY="$(QEMU) $(abspath $(BUILD))/neon/kernel_replay" \
+	$(BIN)/python -m pytest $(REPLAYED_TESTS) $(PYTEST_FLAGS)
 
 clean:
 	rm -rf $(VENV) $(BUILD) $(DEMO_DIR)

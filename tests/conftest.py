@@ -1,6 +1,6 @@
 """Options and fixtures that every test may use."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="rewrite tests/golden; review the diff"
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernel_times(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What is known of the speed of kernels stays out of the user's cache folder."""
+    folder = tmp_path_factory.mktemp("kernel_times")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BITFOLD_CACHE_DIR", str(folder))
+        yield folder
 
 
 @pytest.fixture

@@ -3,15 +3,18 @@
 numba and the C library are loaded when a program is compiled, not before.
 """
 
+from bitfold.kernels.peak import PeakLoop, peak_loops
 from bitfold.kernels.program import Program, Workers
 from bitfold.kernels.registry import (
     Choice,
+    Remembered,
     choose_backend,
     compile_program,
     explain_choice,
     forced_choices,
     host_features,
     kernel_rows,
+    remembered,
 )
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import (
@@ -30,6 +33,7 @@ from bitfold.kernels.steps import (
     ToIndices,
     ToWide,
 )
+from bitfold.kernels.weight_bytes import packed_weight_bytes
 
 __all__ = [
     "AddStep",
@@ -40,7 +44,9 @@ __all__ = [
     "DequantizeStep",
     "Epilogue",
     "MaxPoolStep",
+    "PeakLoop",
     "Program",
+    "Remembered",
     "RescaleStep",
     "Row",
     "Step",
@@ -56,4 +62,7 @@ __all__ = [
     "forced_choices",
     "host_features",
     "kernel_rows",
+    "packed_weight_bytes",
+    "peak_loops",
+    "remembered",
 ]

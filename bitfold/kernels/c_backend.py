@@ -8,17 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfold.errors import MissingDependencyError, UsageError
+from bitfold.kernels.c_binding import bind_steps
 from bitfold.kernels.c_library import Foreign, Library, find_library, load_library
-from bitfold.kernels.c_steps import OPS, pack_step, row_fits
-from bitfold.kernels.epilogues import FieldValue
-from bitfold.kernels.layouts import PackedStep, Segment
 from bitfold.kernels.packing import round_up
 from bitfold.kernels.program import Workers
 from bitfold.kernels.rows import Row
-from bitfold.kernels.steps import ALIGNMENT, Buffer, Step
+from bitfold.kernels.steps import ALIGNMENT, Buffer, ConvStep, Step
+from bitfold.kernels.tuning import TuneMode
+from bitfold.kernels.tuning.chooser import Chooser
 
 # From the least to the most demanding: forcing one allows those before it.
-ISA_ORDER = ("scalar", "avx2", "avx512vpopcntdq", "avx512vnni")
+ISA_ORDER = (
+    "scalar", "avx2", "avxvnni", "avx512bw", "avx512vpopcntdq", "avx512vnni", "avx512vbmi",
+    "neon", "neondot",
+)  # fmt: skip
 
 ByteArray = NDArray[np.uint8]
 
@@ -46,6 +49,7 @@ class CProgram:
     """Steps bound to C kernels; immutable, and safe to run from several threads at once."""
 
     rows: tuple[Row, ...]
+    reasons: tuple[str, ...]
     arena_bytes: int
     input: Buffer
     output: Buffer
@@ -141,36 +145,44 @@ def compile_c(
     arena_bytes: int,
     force: str | None = None,
     threads: int = 1,
+    tune: TuneMode = "off",
 ) -> CProgram:
-    """Binds every step to the first row that the host covers and that is exact on it.
+    """Binds every step to a row that the host covers and that is exact on it.
 
-    ``force`` is an ISA (``avx2``: its rows first, then those of lesser ISAs), a layout
+    Which one where several are: as ``tune`` says (the first, or the fastest); with ``force``, the
+    first. ``force`` is an ISA (``avx2``: its rows first, then those of lesser ISAs), a layout
     (``bitserial``), a layout and an ISA (``bitserial:avx2``) or a symbol; steps for which no such
     row exists take the best row otherwise allowed. A scratch area for
     each of ``threads`` follows the given arena.
     Raises UsageError on an unknown or uncovered ``force``.
     """
+    library = open_library()
+    rows = allowed_rows(library, force)
+    weights = sum(step.weight.nbytes for step in steps if isinstance(step, ConvStep))
+    chooser = Chooser(
+        library, rows, force=force, mode=tune, arena_bytes=arena_bytes, weight_bytes=weights
+    )
+    picks = tuple(chooser.pick(step) for step in steps)
+    chooser.save()
+    packed = tuple(pick.packed for pick in picks)
+    scratch = round_up(arena_bytes, ALIGNMENT)
+    scratch_bytes = round_up(max((p.scratch_bytes for p in packed), default=0), ALIGNMENT)
+    chosen = tuple(pick.row for pick in picks)
+    table, kept = bind_steps(library, chosen, packed, scratch=scratch, scratch_bytes=scratch_bytes)
+    total = scratch + threads * scratch_bytes
+    reasons = tuple(pick.reason for pick in picks)
+    return CProgram(chosen, reasons, total, input, steps[-1].out, threads, library, table, kept)
+
+
+def open_library() -> Library:
+    """The kernel library; raises MissingDependencyError where it is not built."""
     path = find_library()
     if path is None:
         raise MissingDependencyError(
             "the C kernel library is not built",
             todo="Build it (docs/adding_a_kernel.md) or use the numba backend.",
         )
-    library = load_library(path)
-    candidates = allowed_rows(library, force)
-    rows = tuple(_choose(step, candidates) for step in steps)
-    packed = [pack_step(step, row) for step, row in zip(steps, rows, strict=True)]
-    scratch = round_up(arena_bytes, ALIGNMENT)
-    scratch_bytes = round_up(max((p.scratch_bytes for p in packed), default=0), ALIGNMENT)
-    kept: list[object] = []
-    table = library.ffi.new("bf_step[]", len(rows))
-    kernels = _kernels(library)
-    for target, row, values in zip(table, rows, packed, strict=True):
-        target.kernel = kernels[row.symbol]
-        _fill(library, target, values, kept)
-        target.scratch, target.scratch_bytes = scratch, scratch_bytes
-    total = scratch + threads * scratch_bytes
-    return CProgram(rows, total, input, steps[-1].out, threads, library, table, tuple(kept))
+    return load_library(path)
 
 
 def allowed_rows(library: Library, force: str | None) -> tuple[Row, ...]:
@@ -178,7 +190,7 @@ def allowed_rows(library: Library, force: str | None) -> tuple[Row, ...]:
     covered = [row for row in library.rows if row.runs_on(library.features)]
     if force is None:
         return tuple(covered)
-    wanted = [row for row in library.rows if _matches(row, force)]
+    wanted = [row for row in library.rows if row.answers_to(force)]
     if not wanted:
         names = sorted({name for row in library.rows for name in (row.isa, row.layout)})
         raise UsageError(
@@ -192,52 +204,3 @@ def allowed_rows(library: Library, force: str | None) -> tuple[Row, ...]:
     limit = max(ISA_ORDER.index(row.isa) for row in usable)
     rest = [row for row in covered if ISA_ORDER.index(row.isa) <= limit and row not in usable]
     return (*usable, *rest)
-
-
-def _matches(row: Row, force: str) -> bool:
-    return force in (row.isa, row.layout, f"{row.layout}:{row.isa}", row.symbol)
-
-
-def _choose(step: Step, candidates: Sequence[Row]) -> Row:
-    op = OPS[type(step)]
-    for row in candidates:
-        if row_fits(row, step):
-            return row
-    raise UsageError(f"no kernel for {op}", where=f"step {step.name}")
-
-
-def _kernels(library: Library) -> dict[str, Foreign]:
-    table = library.lib.bf_kernel_table()
-    return {row.symbol: table[i].kernel for i, row in enumerate(library.rows)}
-
-
-def _fill(library: Library, target: Foreign, values: PackedStep, kept: list[object]) -> None:
-    """Writes ``values`` into a bf_step; ``kept`` collects what its pointers point to."""
-    _fill_fields(library, target, values.fields, kept)
-    _fill_fields(library, target.epilogue, values.epilogue.fields, kept)
-    if values.segments:
-        segments = library.ffi.new("bf_segment[]", [_as_tuple(x) for x in values.segments])
-        kept.append(segments)
-        target.segments, target.num_segments = segments, len(values.segments)
-    if values.extra is not None:
-        name, fields = values.extra
-        extra = library.ffi.new(f"{name} *")
-        _fill_fields(library, extra, fields, kept)
-        kept.append(extra)
-        target.extra = extra
-
-
-def _as_tuple(segment: Segment) -> tuple[int, int, int]:
-    return segment.offset, segment.num_quads, int(segment.flush)
-
-
-def _fill_fields(
-    library: Library, target: Foreign, fields: dict[str, FieldValue], kept: list[object]
-) -> None:
-    members = dict(library.ffi.typeof(target).fields)
-    for name, value in fields.items():
-        if isinstance(value, np.ndarray):
-            kept.append(value)
-            setattr(target, name, library.ffi.cast(members[name].type, value.ctypes.data))
-        else:
-            setattr(target, name, value)

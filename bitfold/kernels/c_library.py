@@ -23,6 +23,7 @@ _SUFFIXES = (".so", ".dylib", ".dll")
 class Library:
     """A loaded kernel library: ``ffi`` and ``lib`` are cffi's objects."""
 
+    path: Path
     ffi: Foreign
     lib: Foreign
     rows: tuple[Row, ...]
@@ -60,7 +61,7 @@ def load_library(path: Path) -> Library:
             where=str(path),
             todo="Build the library again: cmake --build <build folder>",
         )
-    return Library(ffi, lib, _rows(ffi, lib), _features(ffi, lib))
+    return Library(path, ffi, lib, _rows(ffi, lib), _features(ffi, lib))
 
 
 def _declarations(header: str) -> str:

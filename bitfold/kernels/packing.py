@@ -5,15 +5,23 @@ may be read (never written), so vector loads may run over its end. *Bit planes* 
 every index: element i is bit i mod 64 of word i div 64, little-endian, zero past the end; as
 32-bit words (which kernels read) that is bit i mod 32 of word i div 32.
 
+*Fields* hold indices of b = 1 to 4 bits, 256 of them in 32·b bytes. Index 32·j + i of the 256 is
+the j mod 4-th pair of bits of byte i of 32-byte register j div 4 (b = 2), likewise with halves of
+bytes (b = 4) and bits (b = 1); b = 3 is b = 2 for the low bits, then b = 1 for the high ones.
+
 A *block* is 16 output channels of one group, a *lane* one of them. Lanes count over all groups,
 each group rounded up to whole blocks; per-lane constants are arrays over lanes. A *panel* holds
-the weights of one block. Its three layouts, outermost index first:
+the weights of one block. Its layouts, outermost index first:
 
 * ``direct``      [kernel row][quad][16 lanes][4]: int8. A quad is four consecutive bytes of the
   input row of kernel_w · C bytes; the last quad of a row is filled up with zero weights.
 * ``direct_wide`` [kernel row][quad][even, odd][16 lanes][2]: int16; elements 0, 2 then 1, 3.
-* ``bitserial``   [plane][32-bit word][16 lanes]: planes of the weight indices over the whole
-  window (kernel row, column, channel).
+* ``packed``      ``direct`` as fields of weight indices, filled up to a multiple of 256.
+* ``bitserial``   [plane][kernel row][32-bit word][16 lanes]: planes of the weight indices, or of
+  other bits (layouts/bitserial.py), over a kernel row of pixels of C bits rounded up to bytes.
+* ``dictionary``  [kernel row][column][channels][32 or 64 lanes]: one index for several channels, of
+  4 bits (two to a byte, the first low) or 8; vectors of two or four blocks, of which byte 2i is
+  lane i, byte 2i + 1 lane i of the upper half.
 """
 
 from collections.abc import Callable
@@ -58,6 +66,21 @@ def unpack_planes(planes: UInt64Array, count: int) -> ByteArray:
     return indices
 
 
+def pack_fields(indices: ByteArray, *, bits: int) -> ByteArray:
+    """Fields (…, n · bits / 8) of indices (…, n) below 2^bits; n is a multiple of 256."""
+    runs = indices.reshape(*indices.shape[:-1], -1, 8, 32)
+    if bits == 3:
+        low, high = (indices & 3).astype(np.uint8), (indices >> 2).astype(np.uint8)
+        fields_of = (pack_fields(low, bits=2), pack_fields(high, bits=1))
+        parts = [part.reshape(*runs.shape[:-2], -1) for part in fields_of]
+        return np.concatenate(parts, axis=-1).reshape(*indices.shape[:-1], -1)
+    per_byte = 8 // bits
+    split = runs.reshape(*runs.shape[:-2], bits, per_byte, 32)
+    shifts = (bits * np.arange(per_byte, dtype=np.uint8))[:, None]
+    fields: ByteArray = (split << shifts).sum(axis=-2, dtype=np.uint8)
+    return fields.reshape(*indices.shape[:-1], -1)
+
+
 def to_lanes(values: NDArray[np.generic], *, groups: int, fill: int = 0) -> NDArray[np.generic]:
     """Per-channel values (O, …) as per-lane values (lanes, …), filled up with ``fill``."""
     per_group = len(values) // groups
@@ -92,18 +115,21 @@ def direct_wide_panels(weight: WeightArray, *, groups: int, grid: Grid) -> Panel
     return np.ascontiguousarray(np.moveaxis(halves, -1, 3))
 
 
-def bitserial_panels(weight: WeightArray, *, groups: int, grid: Grid) -> PanelArray:
-    """Layout ``bitserial`` of codes (O, KH, KW, C/groups): (blocks, bits, words, 16) uint32."""
-    codes = weight.reshape(len(weight), -1).astype(np.int64)
-    indices = ((codes - grid.lo) // grid.step).astype(np.uint8)
-    words = pack_planes(indices, bits=grid.bits).view("<u4")
-    lanes = to_lanes(words, groups=groups)
-    blocks = lanes.reshape(-1, LANES, *words.shape[1:])
+def bitserial_panels(planes: ByteArray, *, groups: int) -> NDArray[np.uint32]:
+    """Layout ``bitserial`` of bits (planes, O, KH, KW, C/groups): (blocks, planes, words, 16)."""
+    count, num_out, rows, columns, depth = planes.shape
+    filled = np.zeros((num_out, count, rows, columns, round_up(depth, 8)), dtype=np.uint8)
+    filled[..., :depth] = np.moveaxis(planes, 0, 1)
+    runs = filled.reshape(num_out, count, rows, -1)
+    padded = np.zeros((*runs.shape[:3], round_up(runs.shape[3], 32)), dtype=np.uint8)
+    padded[..., : runs.shape[3]] = runs
+    words = np.packbits(padded, axis=-1, bitorder="little").view("<u4")
+    lanes = to_lanes(words.reshape(num_out, count, -1), groups=groups)
+    blocks = lanes.reshape(-1, LANES, *lanes.shape[1:])
     return np.ascontiguousarray(np.moveaxis(blocks, 1, -1)).astype(np.uint32)
 
 
 PANELS: dict[str, Callable[..., PanelArray]] = {
     "direct": direct_panels,
     "direct_wide": direct_wide_panels,
-    "bitserial": bitserial_panels,
 }

@@ -1,4 +1,4 @@
-"""What every backend makes of steps: a program, and threads to run it on."""
+"""What every backend makes of steps: a program, and an arena and threads to run it on."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,6 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfold.kernels.rows import Row
+from bitfold.kernels.steps import ALIGNMENT
+
+
+def allocate_arena(arena_bytes: int) -> NDArray[np.uint8]:
+    """Zeroed bytes, the first at an address that is a multiple of 64."""
+    block = np.zeros(arena_bytes + ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % ALIGNMENT
+    return block[start : start + arena_bytes]
 
 
 class Workers(Protocol):
@@ -26,6 +34,10 @@ class Program(Protocol):
     @property
     def rows(self) -> Sequence[Row | None]:
         """The row that runs each step; None where a step needs no kernel of the table."""
+
+    @property
+    def reasons(self) -> Sequence[str]:
+        """Why each step runs on its row."""
 
     @property
     def arena_bytes(self) -> int:

@@ -21,3 +21,8 @@ class Row:
     def runs_on(self, features: frozenset[str]) -> bool:
         """Whether a host with ``features`` covers the row's needs."""
         return features.issuperset(self.needs)
+
+    def answers_to(self, name: str) -> bool:
+        """Whether ``name`` is its ISA, layout, backend, ``layout:isa`` or symbol."""
+        names = (self.isa, self.layout, self.backend, f"{self.layout}:{self.isa}", self.symbol)
+        return name in names

@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bitfold.kernels.steps import ALIGNMENT
 
 SLACK_BYTES = 64  # behind each tensor, for vector loads past its end
@@ -58,10 +55,3 @@ def assign_offsets(lifetimes: Sequence[Lifetime]) -> tuple[tuple[int, ...], int]
         offsets[i] = _best_fit(taken, size)
         arena_bytes = max(arena_bytes, offsets[i] + size)
     return tuple(offsets[i] for i in range(len(lifetimes))), arena_bytes
-
-
-def allocate_arena(arena_bytes: int) -> NDArray[np.uint8]:
-    """Zeroed bytes, the first at an address that is a multiple of 64."""
-    block = np.zeros(arena_bytes + ALIGNMENT, np.uint8)
-    start = -block.ctypes.data % ALIGNMENT
-    return block[start : start + arena_bytes]

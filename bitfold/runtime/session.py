@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from bitfold.errors import InputError, UsageError
 from bitfold.ir import IntGraph, run_oracle, trace_oracle
+from bitfold.ir.own_input import own_input
 from bitfold.kernels import Program, compile_program
-from bitfold.runtime.arena import allocate_arena
+from bitfold.kernels.program import allocate_arena
+from bitfold.kernels.tuning import tune_mode
 from bitfold.runtime.plan import Plan, PlannedTensor, plan_graph
 from bitfold.runtime.profile import StepTime, profile_program
 
@@ -70,6 +72,7 @@ class _Engine:
         force: str | None,
         *,
         threads: int,
+        tune: str | None,
     ) -> None:
         self.plan: Plan = plan_graph(graph)
         self.program: Program = compile_program(
@@ -79,6 +82,7 @@ class _Engine:
             backend=backend,
             force=force,
             threads=threads,
+            tune=tune,
         )
         self.arenas = _ArenaPool(self.program.arena_bytes)
         self.workers = self.program.start_workers()
@@ -144,6 +148,8 @@ class Session:
 
     ``backend`` is auto (C where it can, else numba), c, numba or oracle; ``threads`` share a batch,
     and C kernels an image; ``force`` names a kernel (an ISA or a layout, see ``bitfold kernels``).
+    ``tune`` says how C kernels are chosen: auto (timed once for each kind of layer, then
+    remembered), cached (as remembered, nothing is timed), off (the first that fits).
     The answer depends on none of them, nor on the batch. Safe to use from several threads at once.
     """
 
@@ -154,6 +160,7 @@ class Session:
         *,
         threads: int = 1,
         force: str | None = None,
+        tune: Literal["auto", "cached", "off"] | None = None,
     ) -> None:
         if backend not in BACKENDS:
             raise UsageError(
@@ -162,10 +169,14 @@ class Session:
         if threads < 1:
             raise UsageError(f"threads={threads}", todo="Use 1 or more.")
         self.graph = _read_graph(model)
+        self._own = own_input(self.graph)
         self.backend = backend
         self.threads = threads
+        tune_mode(tune)  # refuse an unknown word on every backend
         self._engine = (
-            None if backend == "oracle" else _Engine(self.graph, backend, force, threads=threads)
+            None
+            if backend == "oracle"
+            else _Engine(self.graph, backend, force, threads=threads, tune=tune)
         )
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._closed = False
@@ -181,6 +192,11 @@ class Session:
         rows = self._engine_or_error("kernels").program.rows
         return tuple(row.symbol if row else "" for row in rows)
 
+    @property
+    def kernel_reasons(self) -> tuple[str, ...]:
+        """Why each step of the plan runs on its kernel."""
+        return tuple(self._engine_or_error("kernels").program.reasons)
+
     @overload
     def run(self, images: Images, feeds: None = None) -> Logits: ...
     @overload
@@ -190,21 +206,27 @@ class Session:
     ) -> Logits | list[Logits]:
         """Logits (N, classes) float32 of uint8 images (N, H, W, C), N from 0 on.
 
+        A model read from another tool takes its own input (see ``get_inputs``).
+
         Also in ONNX Runtime's manner: ``run(None, {"image": images})`` gives ``[logits]``.
         Raises InputError on images of another type or shape, UsageError on unknown names.
         """
         if feeds is None:
             return self._infer(self._checked(images))
         names = [] if images is None else list(images)
-        if any(name != OUTPUT_NAME for name in names) or set(feeds) != {INPUT_NAME}:
+        wanted = self.get_inputs()[0].name
+        if any(name != OUTPUT_NAME for name in names) or set(feeds) != {wanted}:
             raise UsageError(
                 f"outputs {names} of inputs {sorted(feeds)}",
-                todo=f"The input is {INPUT_NAME!r}, the output {OUTPUT_NAME!r}.",
+                todo=f"The input is {wanted!r}, the output {OUTPUT_NAME!r}.",
             )
-        return [self._infer(self._checked(feeds[INPUT_NAME]))] * max(1, len(names))
+        return [self._infer(self._checked(feeds[wanted]))] * max(1, len(names))
 
     def get_inputs(self) -> list[TensorInfo]:
-        """The one input: raw pixels."""
+        """The one input: raw pixels, or what another tool's model takes."""
+        if self._own is not None:
+            kind = "tensor(float)" if self._own.dtype == "float32" else f"tensor({self._own.dtype})"
+            return [TensorInfo(self._own.name, ("N", *self._own.shape), kind)]
         return [TensorInfo(INPUT_NAME, ("N", *self.graph.input.shape), "tensor(uint8)")]
 
     def get_outputs(self) -> list[TensorInfo]:
@@ -219,11 +241,11 @@ class Session:
         checked = self._checked(images)
         if self._engine is None:
             return dict(trace_oracle(self.graph, checked))
-        if not len(checked):  # shapes and types come from an image that is then left out
-            one = np.zeros((1, *self.graph.input.shape), np.uint8)
-            return {name: values[:0] for name, values in self.trace(one).items()}
-        traces = [self._engine.trace(image) for image in checked]
-        return {name: _stacked([trace[name] for trace in traces]) for name in traces[0]}
+        # Without images, shapes and types come from one that is then left out.
+        some = checked if len(checked) else np.zeros((1, *self.graph.input.shape), np.uint8)
+        traces = [self._engine.trace(image) for image in some]
+        stacked = {name: _stacked([trace[name] for trace in traces]) for name in traces[0]}
+        return {name: values[: len(checked)] for name, values in stacked.items()}
 
     def profile(self, images: Images | None = None, *, repeats: int = 10) -> list[StepTime]:
         """Median time of each step for one image; without ``images``, on an image made up."""
@@ -232,8 +254,9 @@ class Session:
             raise UsageError(f"repeats={repeats}", todo="Use 1 or more.")
         if images is None:
             shape = self.graph.input.shape
-            images = np.arange(int(np.prod(shape))).astype(np.uint8).reshape(1, *shape)
-        checked = self._checked(images)
+            checked = np.arange(int(np.prod(shape))).astype(np.uint8).reshape(1, *shape)
+        else:
+            checked = self._checked(images)
         if not len(checked):
             raise InputError("no images to time", todo="Pass one or more, or none at all.")
         with engine.arenas.lent() as arena:
@@ -270,9 +293,14 @@ class Session:
         return self._engine
 
     def _checked(self, images: object) -> Images:
-        """``images`` as a C-contiguous array; raises InputError if they do not fit the input."""
+        """``images`` as a C-contiguous array; raises InputError if they do not fit the input.
+
+        The own input of another tool's model is turned into pixels.
+        """
         if self._closed:
             raise UsageError("the session is closed", todo="Make another one.")
+        if self._own is not None:
+            return self._own.to_pixels(images)
         shape = self.graph.input.shape
         wanted = f"uint8 (N, {', '.join(map(str, shape))})"
         if not isinstance(images, np.ndarray):

@@ -1,6 +1,7 @@
 """Every row of the C kernel table gives what the slow steps give, bit for bit.
 
-BITFOLD_KERNEL_LIBRARY points these tests at a sanitized or an emulated library.
+BITFOLD_KERNEL_LIBRARY points these tests at a sanitized or an emulated library,
+BITFOLD_KERNEL_REPLAY at a machine of another kind (replayed_rows.py).
 """
 
 import numpy as np
@@ -10,8 +11,6 @@ from hypothesis import strategies as st
 
 from bitfold.errors import UsageError
 from bitfold.ir import Grid
-from bitfold.kernels.c_backend import c_rows, compile_c
-from bitfold.kernels.features import host_features
 from bitfold.kernels.layouts import conv_intervals, flush_quads
 from bitfold.kernels.steps import (
     AddStep,
@@ -26,6 +25,7 @@ from bitfold.kernels.steps import (
     ToIndices,
     ToWide,
 )
+from tests.property.replayed_rows import c_rows, compile_c, host_features
 from tests.property.step_reference import Places, aligned_arena, expected_output, view
 from tests.property.strategies import conv_geometries
 

@@ -1,5 +1,7 @@
 """Every numba row equals the oracle, on whatever graphs and grids hypothesis finds."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,13 +17,19 @@ from bitfold.kernels import (
     ToWide,
     compile_program,
 )
+from bitfold.kernels.numba_backend import program as numba_program
 from bitfold.kernels.numba_backend.epilogue import count_taken, shift_half_up
 from bitfold.kernels.numba_backend.jit import popcount
+from bitfold.kernels.numba_backend.program import compile_numba
+from bitfold.kernels.numba_backend.workers import NumbaWorkers
 from bitfold.runtime import Session
+from bitfold.runtime.plan import plan_graph
+from tests.property.step_reference import Places, aligned_arena, expected_output, view
 from tests.property.strategies import (
     activation_grids,
     codes_on,
     conv_geometries,
+    every_op_graph,
     graphs_with_images,
     integers_between,
     weight_grids,
@@ -83,6 +91,83 @@ def test_any_convolution_equals_the_oracle(layout, graph, seed):
     got = Session(graph, "numba", force=layout).trace(images)
     assert np.array_equal(got["codes"], want["codes"])
     assert np.array_equal(got["conv"], want["conv"])
+
+
+@st.composite
+def depthwise_steps(draw):
+    """A depthwise convolution to accumulators."""
+    geometry, places = draw(conv_geometries()), Places()
+    grid, weight_grid = draw(activation_grids), draw(weight_grids)
+    height, width, depth = geometry.shape
+    top, left, bottom, right = geometry.padding if grid.has_zero else (0, 0, 0, 0)
+    kh, kw = min(geometry.kernel[0], height), min(geometry.kernel[1], width)
+    oh = (height + top + bottom - kh) // geometry.stride[0] + 1
+    ow = (width + left + right - kw) // geometry.stride[1] + 1
+    x = places.buffer(geometry.shape, "u8")
+    out = places.buffer((oh, ow, depth), "i32")
+    weight = draw(codes_on(weight_grid, (depth, kh, kw, 1))).astype(np.int8)
+    bias = draw(integers_between(-(2**20), 2**20, (depth,)))
+    step = ConvStep("conv", x, out, grid, weight, weight_grid, bias, geometry.stride,
+                    (top, left, bottom, right), depth, ToAccumulators())  # fmt: skip
+    return step, places.arena_bytes
+
+
+@given(depthwise_steps(), st.integers(0, 2**32 - 1))
+def test_a_depthwise_row_equals_the_slow_step(drawn, seed):
+    step, arena_bytes = drawn
+    program = compile_program([step], input=step.x, arena_bytes=arena_bytes, backend="numba")
+    assert program.rows[0].layout == "depthwise"
+    arena = aligned_arena(arena_bytes)
+    indices = np.random.default_rng(seed).integers(0, step.x_grid.levels, step.x.shape)
+    view(arena, step.x)[:] = indices
+    want = expected_output(step, arena)
+    program.run_step(0, arena)
+    assert np.array_equal(view(arena, step.out), want)
+
+
+@given(graphs_with_images())
+@pytest.mark.parametrize("layout", ["direct", "bitserial", None])
+def test_shares_of_a_step_make_the_step(layout, drawn):
+    graph, images = drawn
+    plan = plan_graph(graph)
+    program = compile_numba(
+        plan.steps, input=plan.input, arena_bytes=plan.arena_bytes, force=layout, threads=3
+    )
+    alone, parted = (aligned_arena(plan.arena_bytes) for _ in range(2))
+    for arena in (alone, parted):
+        view(arena, plan.input)[:] = images[0]
+    for i in range(len(plan.steps)):
+        program.run_step(i, alone)
+        for k in range(3):
+            program.run_share(i, parted, share=(k, 3))
+        assert np.array_equal(alone, parted), plan.steps[i]
+
+
+def test_several_sessions_share_their_steps_in_several_threads(monkeypatch):
+    monkeypatch.setattr(numba_program, "SHARED_WORK", 0)
+    graph = every_op_graph()
+    images = np.random.default_rng(0).integers(0, 256, (1, *graph.input.shape), np.uint8)
+    want = Session(graph, "oracle").run(images)
+    with Session(graph, "numba", threads=3) as one, Session(graph, "numba", threads=2) as other:
+        assert one._engine is not None
+        assert all(one._engine.program.shared)
+        with ThreadPoolExecutor(4) as pool:
+            runs = pool.map(lambda i: (one, other)[i % 2].run(images), range(64))
+        assert all(np.array_equal(run, want) for run in runs)
+
+
+def test_a_failure_in_a_share_is_not_lost():
+    workers, ran = NumbaWorkers(3), []
+
+    def fail_in_the_last(share):
+        ran.append(share)
+        if share == (2, 3):
+            raise ValueError("no such share")
+
+    with pytest.raises(ValueError, match="no such share"):
+        workers.share_out(fail_in_the_last)
+    workers.close()
+    assert sorted(ran) == [(0, 3), (1, 3), (2, 3)]
 
 
 @pytest.mark.parametrize("layout", ["direct", "bitserial"])

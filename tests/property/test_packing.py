@@ -59,10 +59,15 @@ def test_a_wide_panel_holds_even_bytes_then_odd_bytes(weight):
     assert panels[0, 1, 1, 1, 5].tolist() == [rows[5, 1, 5], rows[5, 1, 7]]
 
 
-def test_a_bitserial_panel_holds_planes_of_weight_indices(weight):
-    grid = Grid.narrow(4)
-    panels = bitserial_panels(weight, groups=1, grid=grid)
-    assert panels.shape == (2, grid.bits, 2, LANES)
-    words = panels[1, :, :, 1]  # (bits, words) of channel 17
-    planes = np.ascontiguousarray(words).view("<u8")
-    assert (unpack_planes(planes, 18) == weight[17].reshape(-1) - grid.lo).all()
+def test_a_bitserial_panel_holds_rows_of_pixels_of_whole_bytes(weight):
+    planes = np.stack([weight > 0, weight < 0]).astype(np.uint8)
+    panels = bitserial_panels(planes, groups=1)
+    num_out, rows, columns, depth = weight.shape
+    assert panels.shape == (2, 2, rows, LANES)  # 3 pixels of 8 bits fill less than one word
+    bits = np.unpackbits(
+        panels.view(np.uint8).reshape(*panels.shape, 4), axis=-1, bitorder="little"
+    )
+    for o, plane, row, column in np.ndindex(num_out, 2, rows, columns):
+        word = bits[o // LANES, plane, row, o % LANES]
+        assert (word[8 * column : 8 * column + depth] == planes[plane, o, row, column]).all()
+        assert not word[8 * column + depth : 8 * column + 8].any()

@@ -76,7 +76,7 @@ def test_a_program_runs_in_several_threads_at_once(small_network, images):
 def test_rows_whose_products_would_saturate_are_passed_over(small_network):
     if "avx2" not in host_features():
         pytest.skip("this CPU has no AVX2")
-    assert compiled(small_network, "avx2").rows[0].layout == "direct_wide"
+    assert compiled(small_network, "avx2").rows[0].layout not in {"direct", "packed"}
     forced = compiled(small_network, "bf_conv2d_direct__avx2")
     assert forced.rows[0].symbol != "bf_conv2d_direct__avx2"
 

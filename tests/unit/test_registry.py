@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from bitfold.errors import UsageError
-from bitfold.kernels import explain_choice, host_features, kernel_rows, registry
+from bitfold.kernels import (
+    Remembered,
+    explain_choice,
+    host_features,
+    kernel_rows,
+    registry,
+    remembered,
+)
 from bitfold.kernels.numba_backend import NUMBA_ROWS, prefers_bitserial
 from bitfold.kernels.registry import choose_backend, compile_program, forced_kernel
 from bitfold.kernels.rows import Row
@@ -19,6 +26,7 @@ EXOTIC = Row("add", "dense", "avx9", frozenset({"avx9"}), "bf_add_dense__avx9", 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch):
     monkeypatch.delenv(registry.FORCE_VARIABLE, raising=False)
+    monkeypatch.delenv("BITFOLD_TUNE", raising=False)
     registry._warn_once.cache_clear()
 
 
@@ -86,7 +94,7 @@ def test_forcing_a_c_row_on_numba_is_an_error(with_rows):
 def test_unknown_names_are_refused_with_the_known_ones(without_c, monkeypatch):
     with pytest.raises(UsageError, match="no kernel is called 'mmx'") as caught:
         forced_kernel("mmx")
-    assert "bitserial, dense, direct, numba" in caught.value.todo
+    assert "bitserial, dense, depthwise, direct, numba" in caught.value.todo
     monkeypatch.setenv(registry.FORCE_VARIABLE, "mmx")
     with pytest.raises(UsageError) as caught:
         forced_kernel()
@@ -111,18 +119,55 @@ def test_explanations_cover_every_row(with_rows):
     assert choices[2].reason == "the c backend answers"
 
 
-def test_a_row_that_fits_every_step_shadows_those_behind_it(monkeypatch):
-    rows = tuple(
-        Row("conv2d", layout, isa, frozenset(), f"{layout}:{isa}", "c")
-        for layout, isa in (("direct", "avx2"), ("direct_wide", "avx2"), ("bitserial", "scalar"))
-    )
+@pytest.fixture
+def with_convolutions(monkeypatch):
+    names = ("direct:avx2", "direct_wide:avx2", "bitserial:avx2", "bitserial:scalar")
+    parts = [name.split(":") for name in names]
+    rows = tuple(Row("conv2d", a, b, frozenset(), f"{a}:{b}", "c") for a, b in parts)
     monkeypatch.setattr(registry, "_c_rows", lambda: (rows, ""))
-    reasons = [c.reason for c in explain_choice()[:3]]
-    assert reasons == [
-        "first wherever sums of its products fit 16 bits",
+
+
+def test_a_row_that_fits_every_step_shadows_those_behind_it(with_convolutions):
+    choices = explain_choice(tune="off")[:4]
+    assert [c.reason for c in choices] == [
+        "where it fits",
         "first row whose needs this CPU covers",
         "direct_wide:avx2 comes first",
+        "direct_wide:avx2 comes first",
     ]
+    assert [c.chosen for c in choices] == [True, True, False, False]
+
+
+def test_timed_rows_are_all_that_may_be_the_fastest(with_convolutions):
+    choices = explain_choice(tune="auto")[:4]
+    timed = "where it fits and is the fastest: timed layer by layer"
+    assert [c.reason for c in choices] == [timed] * 3 + ["only where no vector row fits"]
+    assert [c.chosen for c in choices] == [True, True, True, False]
+
+
+def test_a_forced_layout_rules_the_others_out(with_convolutions):
+    choices = explain_choice(force="bitserial")[:4]
+    assert [c.reason for c in choices] == [
+        "bitserial is forced",
+        "bitserial is forced",
+        "first row whose needs this CPU covers",
+        "bitserial:avx2 comes first",
+    ]
+
+
+def test_the_word_for_tuning_comes_from_the_argument_then_the_environment(monkeypatch):
+    monkeypatch.setenv("BITFOLD_TUNE", "cached")
+    assert remembered().mode == "cached"
+    assert remembered(tune="off").mode == "off"
+    monkeypatch.setenv("BITFOLD_TUNE", "always")
+    with pytest.raises(UsageError, match="no way of tuning is called 'always'") as caught:
+        remembered()
+    assert caught.value.where == "BITFOLD_TUNE"
+    assert "auto, cached, off" in caught.value.todo
+
+
+def test_nothing_is_remembered_without_c(without_c):
+    assert remembered(tune="auto") == Remembered("auto", None, 0)
 
 
 def test_explanations_name_what_is_forced(without_c):

@@ -6,8 +6,8 @@ import pytest
 
 from bitfold.errors import InputError, UsageError
 from bitfold.ir import run_oracle
+from bitfold.kernels.program import allocate_arena
 from bitfold.runtime import Session, TensorInfo
-from bitfold.runtime.arena import allocate_arena
 from tests.property.strategies import every_op_graph
 
 

@@ -6,5 +6,6 @@ void bf_conv2d_bitserial__avx512vpopcntdq(const bf_step *restrict step, uint8_t 
 
 void bf_conv2d_bitserial__avx512vpopcntdq(const bf_step *restrict step, uint8_t *restrict arena,
                                           const bf_share *restrict share) {
-  bf_convolve_planes(step, arena, share, bf_pack_avx2, bf_dot_avx512);
+  const bf_plane_ways ways = {bf_pack_avx2, bf_dot_avx512, bf_tile_avx512, bf_finish_planes};
+  bf_convolve_plane_tiles(step, arena, share, ways);
 }

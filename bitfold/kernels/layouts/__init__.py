@@ -4,7 +4,14 @@ from typing import Protocol
 
 from bitfold.kernels.layouts.bitserial import BitserialLayout
 from bitfold.kernels.layouts.common import PackedStep, Segment, conv_intervals, flush_quads
+from bitfold.kernels.layouts.depthwise import DepthwiseLayout
+from bitfold.kernels.layouts.dictionary import DictionaryLayout
 from bitfold.kernels.layouts.direct import DirectLayout
+from bitfold.kernels.layouts.direct_bytes import DirectBytesLayout
+from bitfold.kernels.layouts.direct_signed import DirectSignedLayout
+from bitfold.kernels.layouts.packed import PackedLayout
+from bitfold.kernels.layouts.vector import VectorLayout
+from bitfold.kernels.layouts.winograd import WinogradLayout
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import ConvStep
 
@@ -28,7 +35,18 @@ class Layout(Protocol):
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
-    for layout in (DirectLayout("direct"), DirectLayout("direct_wide"), BitserialLayout())
+    for layout in (
+        DirectLayout("direct"),
+        DirectLayout("direct_wide"),
+        BitserialLayout(),
+        PackedLayout(),
+        DictionaryLayout(),
+        DirectBytesLayout(),
+        DirectSignedLayout(),
+        DepthwiseLayout(),
+        VectorLayout(),
+        WinogradLayout(),
+    )
 }
 
 __all__ = ["LAYOUTS", "Layout", "PackedStep", "Segment", "conv_intervals", "flush_quads"]

@@ -59,15 +59,20 @@ def buffer_fields(x: Buffer, out: Buffer) -> dict[str, FieldValue]:
 
 def flush_quads(step: ConvStep) -> int:
     """Quads whose products, two to a 16-bit sum, cannot overflow it; 0 where one quad can."""
-    pair = 2 * (step.x_grid.levels - 1) * int(np.abs(step.weight.astype(np.int64)).max())
+    largest = max(-int(step.weight.min()), int(step.weight.max()))
+    pair = 2 * (step.x_grid.levels - 1) * largest
     return INT16_MAX // pair if pair else INT16_MAX
 
 
 def conv_intervals(step: ConvStep) -> Intervals:
     """Least and greatest accumulator of every output channel, for independent codes."""
-    codes = step.weight.reshape(len(step.weight), -1).astype(np.int64)
-    ends = np.stack((codes * step.x_grid.lo, codes * step.x_grid.hi))
-    return Intervals(ends.min(0).sum(1) + step.bias, ends.max(0).sum(1) + step.bias)
+    codes = step.weight.reshape(len(step.weight), -1)
+    positive = np.maximum(codes, 0).sum(1, dtype=np.int64)
+    negative = np.minimum(codes, 0).sum(1, dtype=np.int64)
+    lo, hi = step.x_grid.lo, step.x_grid.hi
+    return Intervals(
+        lo * positive + hi * negative + step.bias, hi * positive + lo * negative + step.bias
+    )
 
 
 def conv_epilogue(step: ConvStep) -> PackedEpilogue:
@@ -77,8 +82,8 @@ def conv_epilogue(step: ConvStep) -> PackedEpilogue:
 
 def conv_fields(step: ConvStep) -> dict[str, FieldValue]:
     """Geometry, places, codes and the bias of every lane: bias + x_lo · Σ w, modulo 2^32."""
-    codes = step.weight.reshape(len(step.weight), -1).astype(np.int64)
-    bias = _wrapped(step.bias + step.x_grid.lo * codes.sum(1))
+    sums = step.weight.reshape(len(step.weight), -1).sum(1, dtype=np.int64)
+    bias = _wrapped(step.bias + step.x_grid.lo * sums)
     return {
         **buffer_fields(step.x, step.out),
         **conv_geometry(step),

@@ -16,7 +16,15 @@ from bitfold.kernels.packing import PANELS, QUAD, round_up
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import ConvStep
 
-SIXTEEN_BIT_ISAS = ("avx2",)  # rows of layout direct that add products in 16 bits
+SIXTEEN_BIT_ISAS = ("avx2", "avx512bw")  # rows of layout direct that add products in 16 bits
+SEVEN_BIT_ISAS = ("neon", "neondot")  # rows of layout direct that read indices as int8
+WIDE_SUM_ISAS = (
+    "neondot",
+    "avx512vnni",
+    "avxvnni",
+)  # rows whose sums have 32 bits and need no flushes
+MAX_SIGNED_LEVELS = 128
+NO_LIMIT = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +35,18 @@ class DirectLayout:
 
     def fits(self, step: ConvStep, row: Row) -> bool:
         """Whether ``row`` is exact on ``step``: 16-bit products must not saturate."""
+        if row.isa in SEVEN_BIT_ISAS:
+            return step.x_grid.levels <= MAX_SIGNED_LEVELS
         return self.fits_every_step(row) or flush_quads(step) >= 1
 
     def fits_every_step(self, row: Row) -> bool:
         """Whether ``row`` is exact whatever the step."""
-        return self.name != "direct" or row.isa not in SIXTEEN_BIT_ISAS
+        return self.name != "direct" or row.isa not in SIXTEEN_BIT_ISAS + SEVEN_BIT_ISAS
 
     def pack(self, step: ConvStep, row: Row) -> PackedStep:
         """Panels, segments and a scratch area for the padded copy."""
         panels = PANELS[self.name](step.weight, groups=step.groups, grid=step.weight_grid)
-        segments = conv_segments(step)
+        segments = conv_segments(step, NO_LIMIT if row.isa in WIDE_SUM_ISAS else None)
         fields = conv_fields(step)
         fields |= {
             "weight": panels,
@@ -48,11 +58,15 @@ class DirectLayout:
         return PackedStep(fields, conv_epilogue(step), segments, scratch)
 
 
-def conv_segments(step: ConvStep) -> tuple[Segment, ...]:
-    """One segment a kernel row, cut so that 16-bit sums are flushed before they can overflow."""
+def conv_segments(step: ConvStep, limit: int | None = None) -> tuple[Segment, ...]:
+    """One segment a kernel row, cut so that narrow sums are flushed before they can overflow.
+
+    ``limit`` is how many quads may be added between two flushes, at least 1; by default what sums
+    of two products in 16 bits allow.
+    """
     _, kernel_h, kernel_w, depth = step.weight.shape
     row_bytes = conv_geometry(step)["padded_w"] * depth
-    limit, since = max(1, flush_quads(step)), 0
+    limit, since = limit or max(1, flush_quads(step)), 0
     segments: list[Segment] = []
     for row in range(kernel_h):
         left, offset = round_up(kernel_w * depth, QUAD) // QUAD, row * row_bytes

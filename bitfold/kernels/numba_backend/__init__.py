@@ -13,6 +13,7 @@ def _row(op: str, layout: str, symbol: str) -> Row:
 
 
 NUMBA_ROWS: tuple[Row, ...] = (
+    _row("conv2d", "depthwise", "numba.conv_depthwise"),
     _row("conv2d", "bitserial", "numba.conv_bitserial"),
     _row("conv2d", "direct", "numba.conv_direct"),
     _row("thresholds", "dense", "numba.take_thresholds"),

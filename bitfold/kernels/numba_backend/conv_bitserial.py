@@ -78,13 +78,13 @@ def append_bits(patch: Words, words: Words, position: int, count: int) -> None:
 
 @jit
 def gather_planes(
-    packed: Words, patch: Words, geometry: Geometry, group: int, oy: int, ox: int
+    packed: Words, patch: Words, geometry: Geometry, first: int, group: int, oy: int, ox: int
 ) -> None:
-    """Patch (planes, words over K) of the window at (oy, ox)."""
+    """Patch (planes, words over K) of the window at (oy, ox); ``first`` is the first packed row."""
     patch[:] = 0
     height, position = packed.shape[0] - 1, 0
     for dy in range(geometry.kh):
-        iy = oy * geometry.stride_y - geometry.top + dy
+        iy = oy * geometry.stride_y - geometry.top + dy - first
         for dx in range(geometry.kw):
             ix = ox * geometry.stride_x - geometry.left + dx
             if iy < 0 or iy >= height or ix < 0 or ix >= packed.shape[1]:
@@ -124,21 +124,26 @@ def conv_bitserial(
     x: NDArray[np.uint8],
     weights: PlaneWeights,
     geometry: Geometry,
+    rows: tuple[int, int],
     rule: Rule,
     add: Int32Array,
     out_indices: NDArray[np.uint8],
     out_integers: Int32Array,
 ) -> None:
-    """Indices x (H, W, C) → the rule's output; the last three are as in ``store_row``."""
+    """Output rows ``rows`` of indices x (H, W, C); the last three are as in ``store_row``."""
     num_out, _, words = weights.planes.shape
     outs = num_out // geometry.groups
-    packed = pack_image(x, geometry, weights.x_planes, weights.pad_index)
+    first = min(max(0, rows[0] * geometry.stride_y - geometry.top), x.shape[0])
+    last = min(
+        max(first, (rows[1] - 1) * geometry.stride_y - geometry.top + geometry.kh), x.shape[0]
+    )
+    packed = pack_image(x[first:last], geometry, weights.x_planes, weights.pad_index)
     patch = np.empty((weights.x_planes, words), np.uint64)
     acc = np.empty((geometry.ow, num_out), np.int32)
-    for oy in range(geometry.oh):
+    for oy in range(rows[0], rows[1]):
         for ox in range(geometry.ow):
             for group in range(geometry.groups):
-                gather_planes(packed, patch, geometry, group, oy, ox)
+                gather_planes(packed, patch, geometry, first, group, oy, ox)
                 base = weights.sum_factor * index_sum(patch)
                 for o in range(group * outs, (group + 1) * outs):
                     product = index_product(patch, weights.planes[o])

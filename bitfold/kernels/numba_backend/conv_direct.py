@@ -10,13 +10,14 @@ from bitfold.kernels.numba_backend.geometry import Geometry
 from bitfold.kernels.numba_backend.jit import jit
 from bitfold.kernels.steps import ConvStep, Int32Array
 
+Int8Array = NDArray[np.int8]
 Int16Array = NDArray[np.int16]
 
 
 class DirectWeights(NamedTuple):
     """Weight codes (O, K) with K = KH·KW·C/groups, bias (O,) mod 2^32, and the input's grid."""
 
-    codes: Int16Array
+    codes: Int8Array
     bias: Int32Array
     x_lo: int
     x_step: int
@@ -24,7 +25,7 @@ class DirectWeights(NamedTuple):
 
 def bind_direct(step: ConvStep) -> DirectWeights:
     """The constants of ``conv_direct`` for a step."""
-    codes = np.array(step.weight.reshape(len(step.weight), -1), np.int16, order="C")
+    codes = np.array(step.weight.reshape(len(step.weight), -1), np.int8, order="C")
     bias = np.array(step.bias, np.int64).astype(np.int32)  # sums are exact mod 2^32
     return DirectWeights(codes, bias, step.x_grid.lo, step.x_grid.step)
 
@@ -54,7 +55,7 @@ def gather_codes(
 
 
 @jit
-def dot(a: Int16Array, b: Int16Array) -> np.int32:
+def dot(a: Int16Array, b: Int8Array) -> np.int32:
     """Σ a·b mod 2^32."""
     total = np.int32(0)
     for k in range(a.size):
@@ -67,17 +68,18 @@ def conv_direct(
     x: NDArray[np.uint8],
     weights: DirectWeights,
     geometry: Geometry,
+    rows: tuple[int, int],
     rule: Rule,
     add: Int32Array,
     out_indices: NDArray[np.uint8],
     out_integers: Int32Array,
 ) -> None:
-    """Indices x (H, W, C) → the rule's output; the last three are as in ``store_row``."""
+    """Output rows ``rows`` of indices x (H, W, C); the last three are as in ``store_row``."""
     num_out = weights.codes.shape[0]
     outs = num_out // geometry.groups
     patch = np.empty(weights.codes.shape[1], np.int16)
     acc = np.empty((geometry.ow, num_out), np.int32)
-    for oy in range(geometry.oh):
+    for oy in range(rows[0], rows[1]):
         for ox in range(geometry.ow):
             for group in range(geometry.groups):
                 gather_codes(x, patch, geometry, weights, group, oy, ox)

@@ -16,9 +16,10 @@ typedef struct bf_tile_place {
   const uint8_t *windows[BF_MAX_PIXELS]; /* first input byte of each pixel */
   size_t num_pixels;
   const void *panel;
+  size_t panel_bytes; /* tiles of two blocks: from the first panel to the second */
   size_t group;
   size_t lane;  /* first lane of the block, over all groups */
-  size_t count; /* channels of the block that exist, at most 16 */
+  size_t count; /* channels of the block, or of both, that exist */
   size_t at;    /* output element of the first pixel and channel */
 } bf_tile_place;
 

@@ -57,6 +57,77 @@ typedef struct bf_segment {
   size_t flush;
 } bf_segment;
 
+/* Layout `packed`: indices of `bits` bits, which a kernel expands to a panel of int8 codes. */
+typedef struct bf_packed {
+  size_t bits;           /* 1 to 4 */
+  size_t expanded_bytes; /* of one block, a multiple of 256 */
+  const int8_t *table;   /* 16 codes by index */
+} bf_packed;
+
+/* Layout `dictionary`: sums of the products of `group` channels, by look-up.
+ * acc = bias + factor * (sum of table[code of the inputs][index of the weights])
+ */
+typedef struct bf_dictionary {
+  size_t group;         /* channels that one code, and one weight index, stands for */
+  size_t levels;        /* of the input: code = sum of index j times levels^j */
+  size_t pixel_groups;  /* codes of one pixel, even */
+  size_t entries;       /* of a row of the table: 16 or 64 bytes */
+  size_t vector_blocks; /* of 16 channels to a vector of weight indices: 2 or 4 */
+  size_t flush;         /* look-ups that a sum of bytes holds, even */
+  int32_t factor;
+  const uint8_t *table;
+} bf_dictionary;
+
+/* How a word of an input plane meets one of a weight plane. Weights of two or three levels around
+ * zero take one operation a plane of the input: ones of `either & (x ^ negative)`, less a constant.
+ */
+enum bf_plane_op { BF_PLANE_AND = 0, BF_PLANE_XOR = 1, BF_PLANE_SELECT = 2 };
+
+/* Layout `bitserial`. */
+typedef struct bf_planes {
+  size_t op;        /* AND: planes of indices; XOR: negative; SELECT: either, then negative */
+  size_t bit_depth; /* group_c rounded up to a multiple of 8 */
+  size_t row_words; /* 32-bit words of one plane of a padded row */
+} bf_planes;
+
+/* How a depthwise row adds up: in 32 bits; in 16; in 16 with thresholds that compare such sums. */
+enum bf_depthwise_form { BF_DEPTHWISE_WIDE = 0, BF_DEPTHWISE_SHORT = 1, BF_DEPTHWISE_BOUNDS = 2 };
+
+/* Layout `depthwise`. index = #{j : bounds[register of channels][j][channel] < sum} */
+typedef struct bf_depthwise {
+  size_t form;
+  const int16_t *bounds;
+} bf_depthwise;
+
+/* Layout `vector`: groups of 8 / bits quads; `flush` of them fit 16-bit sums, 0: pairs of codes. */
+typedef struct bf_vector {
+  size_t bits, num_groups, flush;
+} bf_vector;
+
+/* Layout `winograd`. A position is one of the products that make a tile of outputs. Places
+ * are offsets into a share's scratch area.
+ */
+typedef struct bf_winograd {
+  size_t tile_h, tile_w;   /* outputs of a tile: 2, 3 or 4 rows and columns */
+  size_t tiles_y, tiles_x; /* tiles of the image */
+  size_t block_tiles;      /* tiles that are transformed together, whole groups of 6 */
+  size_t num_quads;
+  size_t pitch;           /* bytes of one transformed input: its channels, to whole vectors */
+  size_t row_bytes;       /* of a vertically transformed row */
+  size_t fill_at;         /* a row of padding */
+  size_t rows_at;         /* vertically transformed rows of one row of tiles */
+  size_t sums_at;         /* int32 channel sums of its pixels */
+  size_t windows_at;      /* int32 sums of all windows */
+  size_t transformed_at;  /* (groups of 6 tiles, positions, 6, pitch) */
+  const uint8_t *offsets; /* (positions, 64): make transformed inputs unsigned */
+  const uint8_t *borders; /* vertically transformed padding, a byte a row */
+  const int32_t *starts;  /* (blocks, positions, 16): take the offsets out again */
+  const int32_t *scales;  /* factor of the sum of products, a position */
+  const size_t *flushes;  /* quads between flushes of 16-bit sums, a position */
+  size_t shift;           /* acc = bias + (sum >> shift) * multiplier + window_factor * window */
+  int32_t multiplier, window_factor;
+} bf_winograd;
+
 /* A thread's part of a step: `index` of `count`. Alone: 0 of 1. */
 typedef struct bf_share {
   size_t index, count;
@@ -90,7 +161,7 @@ struct bf_step {
   size_t has_flushes; /* some segment asks for a flush */
 
   /* bit-serial convolutions */
-  size_t x_planes, w_planes, num_words; /* 32-bit words of one plane */
+  size_t x_planes, w_planes, num_words; /* 32-bit words of one plane of a window */
   int32_t w_lo, w_step;
 
   const float *scale; /* dequantize */
@@ -135,5 +206,17 @@ typedef struct bf_batch {
 /* For each image: copy it into the arena, run the plan, copy the logits out. */
 void bf_run_batch(const bf_step *steps, size_t num_steps, const bf_batch *batch,
                   const uint8_t *images, uint8_t *logits, uint8_t *arena, bf_pool *pool);
+
+/* What `bf_peak` counts: cycles of a core, or multiply-accumulates of 8-bit integers. */
+enum bf_peak_kind {
+  BF_PEAK_CYCLES = 0,
+  BF_PEAK_PORTABLE = 1,
+  BF_PEAK_AVX2 = 2,
+  BF_PEAK_AVXVNNI = 3,
+  BF_PEAK_AVX512VNNI = 4
+};
+
+/* Does `rounds` rounds of one kind in registers; how many were done, 0 where the CPU lacks it. */
+uint64_t bf_peak(size_t kind, size_t rounds);
 
 #endif

@@ -8,6 +8,8 @@
 #include "generic/epilogue.h"
 
 #define BF_INLINE static inline __attribute__((always_inline))
+/* For what is long and called from several places of a file: all epilogues, say. */
+#define BF_ONCE static __attribute__((noinline))
 
 /* One block of 16 lanes. */
 typedef struct bf_pair {

@@ -9,6 +9,9 @@
 #pragma GCC diagnostic ignored "-Wextra"
 #include <simde/x86/avx512.h>
 #pragma GCC diagnostic pop
+/* SIMDe 0.7 gives this name the parameters of the masked form. */
+#undef _mm512_madd_epi16
+#define _mm512_madd_epi16 simde_mm512_madd_epi16
 #endif
 
 #include "isa/avx2.h"

@@ -1,0 +1,11 @@
+/* acc[c] = bias[c] + x_step * sum(index[c] * weight[c]), 32 channels a
+ * register. */
+#include "isa/avx2_depthwise.h"
+
+void bf_conv2d_depthwise__avx2(const bf_step *restrict step, uint8_t *restrict arena,
+                               const bf_share *restrict share);
+
+void bf_conv2d_depthwise__avx2(const bf_step *restrict step, uint8_t *restrict arena,
+                               const bf_share *restrict share) {
+  bf_convolve_channels(step, arena, share, bf_run_channels);
+}

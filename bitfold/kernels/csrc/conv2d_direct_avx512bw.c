@@ -1,0 +1,11 @@
+/* acc[o] = bias[o] + x_step * sum(index * weight), 16-bit products and sums (vpmaddubsw). */
+#include "isa/avx512_short.h"
+
+void bf_conv2d_direct__avx512bw(const bf_step *restrict step, uint8_t *restrict arena,
+                                const bf_share *restrict share);
+
+void bf_conv2d_direct__avx512bw(const bf_step *restrict step, uint8_t *restrict arena,
+                                const bf_share *restrict share) {
+  bf_convolve_pairs(step, arena, share, NULL, bf_pair_short, BF_PAIR_PIXELS, bf_single_short,
+                    BF_SINGLE_PIXELS);
+}
