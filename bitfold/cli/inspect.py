@@ -45,7 +45,8 @@ def inspect(
         calib=calib,
     )  # fmt: skip
     graph = open_graph(model, published=options)
-    rows = layer_rows(graph, kernels=chosen_kernels(graph))
+    kernels, reasons = chosen_kernels(graph)
+    rows = layer_rows(graph, kernels=kernels)
     sums = totals(graph)
     fields = {
         "model": str(model),
@@ -53,19 +54,21 @@ def inspect(
         "input": list(graph.input.shape),
         "classes": graph.types[graph.output.name].shape[0],
         **asdict(sums),
-        "layers": [row.to_dict() for row in rows],
+        "layers": [row.to_dict() | {"why": reasons.get(row.name)} for row in rows],
         "num_layers": sums.layers,
     }
-    shell.emit(fields, lambda: _render(rows, sums))
+    shell.emit(fields, lambda: _render(rows, sums, reasons))
 
 
-def chosen_kernels(graph: "IntGraph") -> dict[str, str]:
-    """Node name → kernel that would run it here."""
+def chosen_kernels(graph: "IntGraph") -> tuple[dict[str, str], dict[str, str]]:
+    """Node name → kernel that would run it here, and node name → why."""
     from bitfold.runtime import Session
 
     with Session(graph) as session:
         names = [step.name for step in session.plan.steps]
-        return {name: kernel for name, kernel in zip(names, session.kernels, strict=True) if kernel}
+        kernels = dict(zip(names, session.kernels, strict=True))
+        reasons = dict(zip(names, session.kernel_reasons, strict=True))
+    return {name: kernel for name, kernel in kernels.items() if kernel}, reasons
 
 
 def _cells(row: LayerRow) -> list[str]:
@@ -82,7 +85,9 @@ def _cells(row: LayerRow) -> list[str]:
     ]  # fmt: skip
 
 
-def _render(rows: tuple[LayerRow, ...], sums: Totals) -> list["RenderableType"]:
+def _render(
+    rows: tuple[LayerRow, ...], sums: Totals, reasons: dict[str, str]
+) -> list["RenderableType"]:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -91,8 +96,9 @@ def _render(rows: tuple[LayerRow, ...], sums: Totals) -> list["RenderableType"]:
     for heading in ("MACs", "parameters", "packed B", "proven range"):
         table.add_column(heading, justify="right")
     table.add_column("kernel")
+    table.add_column("why")
     for row in rows:
-        table.add_row(*_cells(row))
+        table.add_row(*_cells(row), reasons.get(row.name, ""))
     line = (
         f"{sums.layers} layers with weights, {sums.macs / 1e6:.1f} MMAC, "
         f"{sums.parameters} parameters, {sums.packed_weight_bytes} bytes packed"

@@ -1,5 +1,6 @@
-"""``bitfold kernels``: the kernel table, and which row answers on this CPU and why."""
+"""``bitfold kernels``: the kernel table, which rows answer on this CPU and why."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from bitfold.cli.shell import Shell, Verb
@@ -7,12 +8,15 @@ from bitfold.cli.shell import Shell, Verb
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from bitfold.kernels import Choice
+    from bitfold.kernels import Choice, Remembered
 
 
 def kernels(shell: Shell) -> None:
-    """Show all kernels, the choice here, and why."""
-    from bitfold.kernels import explain_choice, host_features
+    """Show all kernels, the choice here, and why.
+
+    Where several kernels fit a layer, `bitfold inspect MODEL` says which one was the fastest.
+    """
+    from bitfold.kernels import explain_choice, host_features, remembered
 
     features = host_features()
     choices = explain_choice()
@@ -32,11 +36,14 @@ def kernels(shell: Shell) -> None:
             }
             for choice in choices
         ],
+        "tuning": asdict(remembered()),
     }
-    shell.emit(fields, lambda: _render(choices, features))
+    shell.emit(fields, lambda: _render(choices, features, remembered()))
 
 
-def _render(choices: tuple["Choice", ...], features: frozenset[str]) -> list["RenderableType"]:
+def _render(
+    choices: tuple["Choice", ...], features: frozenset[str], tuning: "Remembered"
+) -> list["RenderableType"]:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -49,7 +56,9 @@ def _render(choices: tuple["Choice", ...], features: frozenset[str]) -> list["Re
             row.op, row.layout, row.isa, row.backend, " ".join(sorted(row.needs)), here,
             "yes" if choice.chosen else "", choice.reason,
         )  # fmt: skip
-    return [table, "This CPU: " + (" ".join(sorted(features)) or "no feature that matters")]
+    cpu = "This CPU: " + (" ".join(sorted(features)) or "no feature that matters")
+    place = tuning.file or "this process alone"
+    return [table, cpu, f"Tuning {tuning.mode}: {tuning.layers} layers remembered in {place}"]
 
 
 VERB = Verb("kernels", kernels, ("bitfold kernels", "bitfold kernels --json"))
