@@ -2,7 +2,8 @@
 
 The integer graph's oracle is the answer by definition. Against it, tensor by tensor: every kernel
 row this CPU can run (forced one at a time), ONNX Runtime at its default and at its lowest
-optimization level, and the stepped FPGA array. The trained fake-quantized network is compared with
+optimization level on the ``qcdq`` and the ``integer`` file, OpenVINO on the latter, and the stepped
+FPGA array. The trained fake-quantized network is compared with
 float64 layers fed by the graph's own codes: layers folded into exact thresholds must agree to the
 last code, layers behind the fixed-point stream carry a bound and their flips are listed.
 """
@@ -17,18 +18,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfold.errors import UsageError
+from bitfold.errors import UnsupportedError, UsageError
 from bitfold.ir import Accumulator, IntGraph, Thresholds, trace_float64, trace_oracle
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from bitfold.export import LayerFlips, LayerReport
+    from bitfold.export import LayerFlips, LayerReport, RuntimeFlips
     from bitfold.models import PublishedOptions
 
 SCHEMA = "bitfold/verify/1"
 ORACLE = "oracle"
 SIMULATED_IMAGES = 2
+CONFORMANCE_IMAGES = 10
 DEFINED_IMAGES = 1
 BATCH = 50
 # What evaluating the trained network in float64 can itself move a value by.
@@ -162,8 +164,17 @@ class _Form:
     detail: str = ""
 
 
-def _whole_plan(name: str, graph: IntGraph, run: Callable[[Images], Logits]) -> _Form:
-    return _Form(f"{name}, whole plan", lambda images: {graph.output.name: run(images)})
+def _whole_plan(
+    name: str,
+    graph: IntGraph,
+    run: Callable[[Images], Logits],
+    limit: int | None = None,
+    detail: str = "",
+) -> _Form:
+    def trace(images: Images) -> Traces:
+        return {graph.output.name: run(images)}
+
+    return _Form(f"{name}, whole plan", trace, limit, detail)
 
 
 def _kernel_forms(graph: IntGraph, stack: ExitStack) -> Iterator[_Form]:
@@ -176,13 +187,72 @@ def _kernel_forms(graph: IntGraph, stack: ExitStack) -> Iterator[_Form]:
         yield _whole_plan(f"{backend} {force}", graph, session.run)
 
 
-def _onnx_forms(graph: IntGraph, model_path: Path | None) -> Iterator[_Form]:
-    from bitfold.export import onnx_model, run_onnxruntime, trace_onnxruntime
+def _onnx_forms(graph: IntGraph, model_path: Path | None) -> Iterator[_Form | Stage]:
+    """ONNX Runtime and OpenVINO on what they run; an empty stage where they run nothing.
 
-    model = model_path.read_bytes() if model_path is not None else onnx_model(graph)
-    for name, optimized in (("onnxruntime", True), ("onnxruntime unoptimized", False)):
-        yield _Form(name, partial(trace_onnxruntime, model, optimized=optimized))
-        yield _whole_plan(name, graph, partial(run_onnxruntime, model, optimized=optimized))
+    A file of ours is run as it is, other profiles are written from ``graph``.
+    """
+    from bitfold.export import onnx_model, profile_in
+
+    data = None if model_path is None else model_path.read_bytes()
+    given = None if data is None else profile_in(data)
+    wanted = dict.fromkeys(("qcdq", "integer", *(() if given in (None, "qonnx") else (given,))))
+    for profile in wanted:
+        try:
+            is_given = data is not None and profile == given
+            model = data if is_given else onnx_model(graph, profile=profile)
+        except UnsupportedError as error:
+            yield _absent(f"onnxruntime {profile}", f"not written: {error.what}, {error.where}")
+            continue
+        assert model is not None
+        yield from _runtime_forms(graph, profile, model)
+
+
+def _runtime_forms(graph: IntGraph, profile: str, model: bytes) -> Iterator[_Form | Stage]:
+    from bitfold.export import (
+        is_openvino_available,
+        run_onnxruntime,
+        run_openvino,
+        trace_onnxruntime,
+        trace_openvino,
+    )  # fmt: skip
+
+    is_default = profile == "qcdq"
+    few = None if is_default else CONFORMANCE_IMAGES
+    detail = "" if is_default else f"{CONFORMANCE_IMAGES} images"
+    engine = "onnxruntime" if is_default else f"onnxruntime {profile}"
+    for name, optimized in ((engine, True), (f"{engine} unoptimized", False)):
+        trace = partial(trace_onnxruntime, model, optimized=optimized)
+        yield _Form(name, trace, few, detail)
+        yield _whole_plan(
+            name, graph, partial(run_onnxruntime, model, optimized=optimized), few, detail
+        )
+    if profile != "integer":
+        return
+    if not is_openvino_available():
+        yield _absent("openvino integer", "OpenVINO is not installed")
+        return
+    yield _Form("openvino integer", partial(trace_openvino, model), few, detail)
+    yield _whole_plan("openvino integer", graph, partial(run_openvino, model), few, detail)
+
+
+def runtime_stage(name: str, flips: Sequence["RuntimeFlips"]) -> Stage:
+    """Codes of another tool's model under a runtime, layer by layer: what its float32 decides."""
+    worst = next((flip for flip in flips if flip.first is not None), None)
+    first = None
+    if worst is not None and worst.first is not None:
+        first = FirstDifference(worst.name, worst.first, worst.want, worst.got)
+    farthest = max((flip.farthest for flip in flips if flip.flips), default=0.0)
+    return Stage(
+        name, ORACLE, sum(flip.compared for flip in flips), sum(flip.flips for flip in flips),
+        float(max((abs(flip.want - flip.got) for flip in flips), default=0)), first, exact=False,
+        detail=f"{len(flips)} layers; at most {farthest:.2g} of a code from the crossing",
+    )  # fmt: skip
+
+
+def _absent(name: str, reason: str) -> Stage:
+    """A stage that compared nothing, and why."""
+    return Stage(name, ORACLE, 0, 0, 0.0, None, exact=False, detail=reason)
 
 
 def _definition_form(graph: IntGraph) -> _Form:
@@ -377,28 +447,33 @@ def certify(
     model_path: Path | None = None,
     checkpoint: Path | None = None,
     published: "PublishedOptions | None" = None,
+    stages: Sequence[Stage] = (),
     report: Callable[[str], None] = lambda stage: None,
 ) -> Certificate:
     """Run every form of ``graph`` on ``images`` (N, H, W, C) and compare them with the oracle.
 
-    ``model_path`` is the ONNX file to run under ONNX Runtime (default: written from ``graph``);
+    ``model_path`` is an ONNX file to run as it is; the profiles it does not have are written from
+    ``graph``;
     ``checkpoint`` adds the trained network, read as ``published`` asks. ``report`` is told each
-    stage before it runs. Raises UsageError without images or with another network's checkpoint.
+    stage before it runs; ``stages`` compared elsewhere are taken in.
+    Raises UsageError without images or with another network's checkpoint.
     """
     if not len(images):
         raise UsageError("there are no images to compare on", todo="Give at least one image.")
     trained = _trained_net(graph, checkpoint, published) if checkpoint is not None else None
     with ExitStack() as stack:
-        forms = (
+        found = (
             _definition_form(graph), *_kernel_forms(graph, stack),
             *_onnx_forms(graph, model_path), _array_form(graph),
         )  # fmt: skip
+        forms = [form for form in found if isinstance(form, _Form)]
         comparison = _Comparison(graph, forms, trained)
         for offset in range(0, len(images), BATCH):
             comparison.add(images[offset : offset + BATCH], offset, report)
+    absent = (stage for stage in found if isinstance(stage, Stage))
     return Certificate(
         len(images),
-        comparison.all_stages(),
+        (*stages, *comparison.all_stages(), *absent),
         comparison.records(),
         () if trained is None else tuple(layer for layer in trained.folding if not layer.exact),
         sum(isinstance(t, Accumulator) for t in graph.types.values()),

@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from bitfold.cli import (
     bench,
+    check,
     demo,
     doctor,
     export,
@@ -32,6 +33,7 @@ VERBS: tuple[Verb, ...] = (
     train.VERB,
     search.VERB,
     export.VERB,
+    check.VERB,
     inspect.VERB,
     run.VERB,
     verify.VERB,

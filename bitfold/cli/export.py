@@ -18,28 +18,16 @@ from bitfold.cli.published_options import (
 )
 from bitfold.cli.shell import Shell, Verb, one_of
 from bitfold.cli.summary import totals
-from bitfold.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from bitfold.export import LayerReport
     from bitfold.models import PublishedOptions
 
-PROFILES = ("qcdq",)
-PLANNED_PROFILES = ("lowbit", "integer", "qonnx")
+PROFILES = ("qcdq", "lowbit", "integer", "qonnx")
 
-ProfileOption = Annotated[str, typer.Option("--profile", help="Form of the ONNX file: qcdq.")]
-
-
-def supported(text: str, known: tuple[str, ...], planned: tuple[str, ...], *, option: str) -> str:
-    """``text`` if known; UnsupportedError for a promised one, UsageError for any other."""
-    one_of(text, (*known, *planned), option=option)
-    if text in planned:
-        raise UnsupportedError(
-            f"{option} {text} is not available in this version",
-            where=f"option {option}",
-            todo="available: " + ", ".join(known),
-        )
-    return text
+ProfileOption = Annotated[
+    str, typer.Option("--profile", help="Form of the ONNX file: qcdq, lowbit, integer or qonnx.")
+]
 
 
 def export(
@@ -61,7 +49,7 @@ def export(
     CKPT is a checkpoint of ours or of the UniQ, BASQ, STTN or PACT/SAWB code; a published one needs
     --input, --mean and --std, a BASQ supernet --genome, PACT --bits.
     """
-    supported(profile, PROFILES, PLANNED_PROFILES, option="--profile")
+    one_of(profile, PROFILES, option="--profile")
     require_file(checkpoint, kind="checkpoint")
     require_folder_of(output)
     options = published_options(
@@ -141,7 +129,7 @@ VERB = Verb(
     export,
     (
         "bitfold export resnet20.pt -o resnet20.onnx",
-        "bitfold export resnet20.pt -o resnet20.onnx --profile qcdq --json",
+        "bitfold export resnet20.pt -o resnet20.onnx --profile integer --json",
         "bitfold export presnet18.pth -o presnet18.onnx --input 224x224x3 "
         "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
     ),

@@ -76,7 +76,17 @@ def require_folder_of(path: Path) -> None:
 
 
 def open_graph(path: Path, *, published: "PublishedOptions | None" = None) -> "IntGraph":
-    """The integer graph in an ONNX file or, folded here as ``published`` asks, of a checkpoint."""
+    """The integer graph in an ONNX file or, folded here as ``published`` asks, of a checkpoint.
+
+    It takes uint8 pixels (N, H, W, C), also where another tool's model has an input of its own.
+    """
+    from bitfold.ir.own_input import without_own_input
+
+    return without_own_input(open_model(path, published=published))
+
+
+def open_model(path: Path, *, published: "PublishedOptions | None" = None) -> "IntGraph":
+    """``open_graph`` with the own input of another tool's model."""
     require_file(path, kind="model")
     if is_torch_file(path):
         from bitfold.export import from_checkpoint
@@ -97,21 +107,30 @@ def open_array(path: Path) -> "NDArray[np.uint8]":
     """uint8 images (N, H, W, C) from an ``.npy`` file."""
     import numpy as np
 
+    images = open_values(path)
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise InputError(
+            f"images must be uint8 (N, H, W, C), got {images.dtype} {images.shape}",
+            where=f"file {path}",
+            todo="save raw pixels 0…255, channels last",
+        )
+    return images.astype(np.uint8, copy=False)
+
+
+def open_values(path: Path) -> "NDArray[np.generic]":
+    """The array in an ``.npy`` file."""
+    import numpy as np
+
     require_file(path, kind="image file")
     try:
-        images = np.load(path, allow_pickle=False)
+        values = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise InputError(
             f"not an .npy file of images: {error}", where=f"file {path}", todo="use numpy.save"
         ) from error
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
-        found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else "an archive"
-        raise InputError(
-            f"images must be uint8 (N, H, W, C), got {found}",
-            where=f"file {path}",
-            todo="save raw pixels 0…255, channels last",
-        )
-    return images
+    if not isinstance(values, np.ndarray):
+        raise InputError("an archive, not one array", where=f"file {path}", todo="use numpy.save")
+    return values
 
 
 def known_method(method: str) -> None:

@@ -13,7 +13,8 @@ from bitfold.cli.inputs import (
     OutputOption,
     ThreadsOption,
     open_array,
-    open_graph,
+    open_model,
+    open_values,
     require_folder_of,
 )
 from bitfold.cli.shell import Shell, Verb, one_of, write_output
@@ -29,7 +30,10 @@ Backend = Literal["auto", "c", "numba", "oracle"]
 BACKENDS: tuple[Backend, ...] = ("auto", "c", "numba", "oracle")
 
 InputOption = Annotated[
-    Path | None, typer.Option("--input", metavar="X.npy", help="uint8 images (N, H, W, C).")
+    Path | None,
+    typer.Option(
+        "--input", metavar="X.npy", help="uint8 images (N, H, W, C), or what MODEL itself takes."
+    ),
 ]
 
 
@@ -55,9 +59,11 @@ def run(
             todo="for instance --data embedded",
         )
     require_folder_of(output)
-    graph = open_graph(model)
-    images, labels = _images(data, images_file)
-    logits, used = _logits(graph, images, backend=chosen, threads=threads)
+    from bitfold.ir.own_input import without_own_input
+
+    graph = open_model(model)
+    images, labels = _pixels(graph, data, images_file)
+    logits, used = _logits(without_own_input(graph), images, backend=chosen, threads=threads)
     top1 = logits.argmax(1)
     write_output(output, _archive(logits, top1))
     accuracy = None if labels is None else float((top1 == labels).mean())
@@ -71,6 +77,21 @@ def run(
     known = "no labels" if accuracy is None else f"top-1 {accuracy:.2%}"
     line = f"{output}: {len(images)} images, {known}, backend {used}, {threads} thread(s)"
     shell.emit(fields, lambda: [line])
+
+
+def _pixels(
+    graph: "IntGraph", data: str | None, images_file: Path | None
+) -> tuple["NDArray[np.uint8]", "NDArray[np.int64] | None"]:
+    """What the graph takes; another tool's model has an input of its own."""
+    from bitfold.ir.own_input import own_input
+
+    own = own_input(graph)
+    if own is None:
+        return _images(data, images_file)
+    if images_file is not None:
+        return own.to_pixels(open_values(images_file)), None
+    images, labels = _images(data, None)
+    return own.to_pixels(own.of_images(images)), labels
 
 
 def _images(

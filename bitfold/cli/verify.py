@@ -9,7 +9,8 @@ from bitfold.cli.inputs import (
     DataOption,
     ModelArgument,
     OptionalOutput,
-    open_graph,
+    open_model,
+    open_values,
     require_file,
     require_folder_of,
 )
@@ -27,9 +28,12 @@ from bitfold.cli.shell import Shell, Verb, write_json
 from bitfold.errors import MismatchError, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.console import RenderableType
 
     from bitfold.certify import Certificate, Stage
+    from bitfold.ir import IntGraph
     from bitfold.models import PublishedOptions
 
 CheckpointOption = Annotated[
@@ -91,22 +95,55 @@ def make_certificate(
 ) -> "Certificate":
     """Certify ``model`` on at most ``limit`` images of ``data``, showing each stage."""
     from bitfold.certify import certify
-    from bitfold.models import load_images
+    from bitfold.ir.own_input import without_own_input
 
-    graph = open_graph(model, published=published)
-    labelled = load_images(data)
-    labels = None if labelled.labels is None else labelled.labels[:limit]
+    graph = open_model(model, published=published)
+    images, labels, own_values = _images(graph, data, limit)
     with shell.progress() as bar:
         task = bar.add_task("verify", total=None)
         return certify(
-            graph,
-            labelled.images[:limit],
+            without_own_input(graph),
+            images,
             labels=labels,
+            stages=() if own_values is None else _runtime_stages(model, own_values),
             model_path=model if model.suffix == ".onnx" else None,
             checkpoint=checkpoint,
             published=published,
             report=lambda stage: bar.update(task, description=f"verify: {stage}"),
         )
+
+
+def _images(
+    graph: "IntGraph", data: str, limit: int
+) -> tuple["NDArray[np.uint8]", "NDArray[np.int64] | None", "NDArray[np.generic] | None"]:
+    """Pixels, labels, and the same in the form of another tool's model, which may be a file."""
+    from bitfold.ir.own_input import own_input
+    from bitfold.models import load_images
+
+    own = own_input(graph)
+    if own is not None and data.endswith(".npy"):
+        values = open_values(Path(data))[:limit]
+        return own.to_pixels(values), None, values
+    labelled = load_images(data)
+    labels = None if labelled.labels is None else labelled.labels[:limit]
+    if own is None:
+        return labelled.images[:limit], labels, None
+    given = own.of_images(labelled.images[:limit])
+    return own.to_pixels(given), labels, given
+
+
+def _runtime_stages(model: Path, values: "NDArray[np.generic]") -> tuple["Stage", ...]:
+    """The model itself under ONNX Runtime: layers fed with its codes, float32 rounding differs."""
+    from bitfold.certify import runtime_stage
+    from bitfold.export import compare_file
+
+    return tuple(
+        runtime_stage(name, compare_file(model, values, optimized=optimized))
+        for name, optimized in (
+            ("the given model in onnxruntime", True),
+            ("the given model in onnxruntime unoptimized", False),
+        )
+    )
 
 
 def mismatch(certificate: "Certificate", model: Path) -> MismatchError:
@@ -145,7 +182,7 @@ def render_certificate(certificate: "Certificate") -> list["RenderableType"]:
             str(stage.compared),
             str(stage.mismatches),
             f"{stage.max_abs_diff:g}",
-            "" if stage.first is None else _place(stage),
+            stage.detail if not stage.compared else "" if stage.first is None else _place(stage),
         )
     verdict = "equal everywhere" if certificate.ok else "NOT EQUAL"
     line = (

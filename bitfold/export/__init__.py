@@ -8,16 +8,24 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bitfold.export.fake_quant import LayerFlips, compare_codes, merge_flips, quantizer_names
+    from bitfold.export.foreign.compare import RuntimeFlips, compare_file
     from bitfold.export.from_checkpoint import from_checkpoint
-    from bitfold.export.int8_peer import int8_peer
+    from bitfold.export.int8 import int8_peer, peer_onnx, peer_tflite
     from bitfold.export.lowering import LayerReport
-    from bitfold.export.onnx_check import (
+    from bitfold.export.onnx import (
+        OnnxExport,
+        is_openvino_available,
+        onnx_model,
+        profile_in,
+        read_onnx,
         require_onnxruntime,
         run_onnxruntime,
+        run_openvino,
+        survey_onnx,
+        to_onnx,
         trace_onnxruntime,
+        trace_openvino,
     )
-    from bitfold.export.onnx_qdq import OnnxExport, onnx_model, to_onnx
-    from bitfold.export.onnx_reader import read_onnx
     from bitfold.export.pipeline import Folded, fold_network
 
 _HOMES = {
@@ -32,14 +40,24 @@ _HOMES = {
     "merge_flips": "fake_quant",
     "quantizer_names": "fake_quant",
     # ONNX
-    "OnnxExport": "onnx_qdq",
-    "onnx_model": "onnx_qdq",
-    "to_onnx": "onnx_qdq",
-    "read_onnx": "onnx_reader",
-    "require_onnxruntime": "onnx_check",
-    "run_onnxruntime": "onnx_check",
-    "trace_onnxruntime": "onnx_check",
-    "int8_peer": "int8_peer",
+    "OnnxExport": "onnx",
+    "onnx_model": "onnx",
+    "to_onnx": "onnx",
+    "read_onnx": "onnx",
+    "survey_onnx": "onnx",
+    "RuntimeFlips": "foreign.compare",
+    "compare_file": "foreign.compare",
+    "require_onnxruntime": "onnx",
+    "profile_in": "onnx",
+    "run_onnxruntime": "onnx",
+    "trace_onnxruntime": "onnx",
+    "is_openvino_available": "onnx",
+    "run_openvino": "onnx",
+    "trace_openvino": "onnx",
+    # the same network for other engines
+    "int8_peer": "int8",
+    "peer_onnx": "int8",
+    "peer_tflite": "int8",
 }
 
 __all__ = [
@@ -47,18 +65,27 @@ __all__ = [
     "LayerFlips",
     "LayerReport",
     "OnnxExport",
+    "RuntimeFlips",
     "compare_codes",
+    "compare_file",
     "fold_network",
     "from_checkpoint",
     "int8_peer",
+    "is_openvino_available",
     "merge_flips",
     "onnx_model",
+    "peer_onnx",
+    "peer_tflite",
+    "profile_in",
     "quantizer_names",
     "read_onnx",
     "require_onnxruntime",
     "run_onnxruntime",
+    "run_openvino",
+    "survey_onnx",
     "to_onnx",
     "trace_onnxruntime",
+    "trace_openvino",
 ]
 
 

@@ -131,11 +131,40 @@ class Activation:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """a + b."""
+    """a + b.
+
+    ``fine``: two tensors of codes are added in the ratio of their scales, not on the stream.
+    """
 
     name: str
     a: str
     b: str
+    fine: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """The channels of all inputs, in order."""
+
+    name: str
+    xs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A quantizer given by its crossings: value scale · (grid.lo + index) + offset.
+
+    index = #{j: crossings[c][j] ≤ x}, or < x where ``strict[j]``; one row of ascending
+    ``crossings``, or one a channel.
+    """
+
+    name: str
+    x: str
+    crossings: tuple[Rationals, ...]
+    grid: Grid
+    scale: Fraction
+    offset: Fraction = Fraction(0)
+    strict: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,15 +208,16 @@ class MeanPool:
 
 @dataclass(frozen=True, slots=True)
 class Flatten:
-    """(C, H, W) → (C·H·W,) as torch orders it."""
+    """An image → a vector: (C, H, W) as torch orders it, or (H, W, C) with ``channels_last``."""
 
     name: str
     x: str
+    channels_last: bool = False
 
 
 QNode = (
     Pixels | AppendOne | Conv | FullyConnected | BatchNorm | Affine | Relu | Prelu | Activation
-    | Sum | Flex | PadChannels | MaxPool | MeanPool | Flatten
+    | Steps | Sum | Join | Flex | PadChannels | MaxPool | MeanPool | Flatten
 )  # fmt: skip
 
 
@@ -198,6 +228,8 @@ def sources(node: QNode) -> tuple[str, ...]:
             return ()
         case Sum(a=a, b=b):
             return (a, b)
+        case Join(xs=xs):
+            return xs
         case _:
             return (node.x,)
 

@@ -45,12 +45,13 @@ MAX_SHIFT = 62
 def product_interval(weight: IntArray, bias: IntArray, *, lo: int, hi: int) -> tuple[int, int]:
     """Least and greatest accumulator over all output channels; ``weight`` (O, …), codes lo … hi."""
     flat = weight.reshape(len(weight), -1)
-    least = np.minimum(flat * lo, flat * hi).sum(1)
-    most = np.maximum(flat * lo, flat * hi).sum(1)
-    # Added as Python integers: a bias near the end of int64 must be reported, not wrap.
+    positive = np.maximum(flat, 0).sum(1)
+    negative = flat.sum(1) - positive
+    # As Python integers: a bias near the end of int64 must be reported, not wrap.
+    sums = [*zip(positive.tolist(), negative.tolist(), bias.tolist(), strict=True)]
     return (
-        min(a + b for a, b in zip(least.tolist(), bias.tolist(), strict=True)),
-        max(a + b for a, b in zip(most.tolist(), bias.tolist(), strict=True)),
+        min(lo * above + hi * below + b for above, below, b in sums),
+        max(hi * above + lo * below + b for above, below, b in sums),
     )
 
 

@@ -42,7 +42,9 @@ def test_every_form_of_a_network_agrees(network, images, tmp_path):
     runtime = {"onnxruntime", "onnxruntime unoptimized"}
     assert runtime | {f"{name}, whole plan" for name in runtime} | {"fpga array"} <= set(names)
     assert any(name.startswith("numba") for name in names)
-    assert all(stage.compared > 0 for stage in certificate.stages)
+    integer = {"onnxruntime integer", "onnxruntime integer unoptimized", "openvino integer"}
+    assert integer <= set(names)
+    assert all(stage.compared > 0 or stage.detail for stage in certificate.stages)
     assert all(stage.mismatches == 0 for stage in certificate.stages if stage.exact)
     assert certificate.accumulators_proved == sum(
         node.name in graph.types

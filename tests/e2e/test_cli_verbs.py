@@ -93,7 +93,11 @@ def test_export_reports_layers_macs_and_bytes(folder, tmp_path, run_json):
 def test_inspect_says_the_same_of_checkpoint_and_onnx_file(folder, run_json):
     _, from_onnx = run_json("inspect", folder / "net.onnx")
     _, from_checkpoint = run_json("inspect", folder / "net.pt")
-    assert from_onnx["layers"] == from_checkpoint["layers"]
+    for mine, theirs in zip(from_onnx["layers"], from_checkpoint["layers"], strict=True):
+        chosen = {"kernel", "why"}  # by time: two kernels may be equally fast
+        assert {k: v for k, v in mine.items() if k not in chosen} == {
+            k: v for k, v in theirs.items() if k not in chosen
+        }
     layers = {layer["name"]: layer for layer in from_onnx["layers"]}
     conv = layers["layer1.0.conv1"]
     assert (conv["op"], conv["shape"], conv["w_bits"], conv["a_bits"]) == (

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import onnx
 
-from bitfold.export.onnx_qdq import onnx_model
+from bitfold.export.onnx.qdq import onnx_model
 from tests.property.strategies import every_op_graph
 
 

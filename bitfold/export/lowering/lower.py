@@ -1,5 +1,6 @@
 """The walk over the graph, node by node, and the choice of the stream's resolution."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
 
@@ -13,14 +14,19 @@ from bitfold.export.lowering.builder import (
     require_unflattened,
     spread,
 )
+from bitfold.export.lowering.joins import lower_join, lower_sum
 from bitfold.export.lowering.products import lower_product
-from bitfold.export.lowering.quantizers import lower_activation, lower_append_one, lower_pixels
+from bitfold.export.lowering.quantizers import (
+    lower_activation,
+    lower_append_one,
+    lower_pixels,
+    lower_steps,
+)
 from bitfold.export.lowering.stream import (
     lower_flex,
     lower_max_pool,
     lower_mean_pool,
     lower_pad_channels,
-    lower_sum,
     on_stream,
 )
 from bitfold.export.qgraph import (
@@ -32,6 +38,7 @@ from bitfold.export.qgraph import (
     Flatten,
     Flex,
     FullyConnected,
+    Join,
     MaxPool,
     MeanPool,
     PadChannels,
@@ -40,6 +47,7 @@ from bitfold.export.qgraph import (
     QGraph,
     QNode,
     Relu,
+    Steps,
     Sum,
 )
 from bitfold.ir import Dequantize, IntGraph, Reshape, scales_of, verify
@@ -83,13 +91,19 @@ def _lower_flatten(build: Builder, node: Flatten) -> None:
     build.known[node.name] = replace(
         source, name=node.name, gain=source.gain * area, bias=source.bias * area,
         error=np.tile(source.error, area),
-        image=(height, width, channels),
+        image=None if node.channels_last else (height, width, channels),
         likely=source.likely if area == 1 else None,
     )  # fmt: skip
 
 
-def _lower_moved(build: Builder, node: Flex | PadChannels | MaxPool | MeanPool | Flatten) -> None:
+def _lower_moved(
+    build: Builder, node: Sum | Join | Flex | PadChannels | MaxPool | MeanPool | Flatten
+) -> None:
     match node:
+        case Sum():
+            lower_sum(build, node)
+        case Join():
+            lower_join(build, node)
         case Flex():
             lower_flex(build, node)
         case PadChannels():
@@ -117,8 +131,8 @@ def lower_node(build: Builder, node: QNode) -> None:
             _lower_map(build, node)
         case Activation():
             lower_activation(build, node)
-        case Sum():
-            lower_sum(build, node)
+        case Steps():
+            lower_steps(build, node)
         case BatchNorm():
             raise UnsupportedError("a batch norm was not folded", where=f"layer {node.name}")
         case _:
@@ -155,17 +169,19 @@ def _lower_at(
     return integers, tuple(build.reports)
 
 
-def lower(graph: QGraph) -> tuple[IntGraph, tuple[LayerReport, ...]]:
+def lower(
+    graph: QGraph, *, resolutions: Sequence[int] = FRACTION_BITS
+) -> tuple[IntGraph, tuple[LayerReport, ...]]:
     """The verified integer graph, on as fine a stream as every proven range allows.
 
-    One of ``FRACTION_BITS`` for the whole stream where one fits, else each
+    One of ``resolutions`` (fraction bits) for the whole stream where one fits, else each
     part of the stream takes the finest that its own range leaves, and where that is coarse too a
     batch norm's result saturates (ADR 0012). Raises UnsupportedError naming the layer, RangeError
     where nothing fits.
     """
-    for fraction_bits in FRACTION_BITS:
+    for fraction_bits in resolutions:
         try:
             return _lower_at(graph, fraction_bits, adaptive=False)
         except RangeError:
             continue
-    return _lower_at(graph, FRACTION_BITS[0], adaptive=True)
+    return _lower_at(graph, resolutions[0], adaptive=True)

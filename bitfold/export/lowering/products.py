@@ -235,7 +235,7 @@ def _emit_product(
 
 def _integer_product(build: Builder, node: Product, form: _Form) -> Pending:
     """Emit the product, in digits where its weights are wide."""
-    is_narrow = max(-form.grid.lo, form.grid.hi) <= DIGIT
+    is_narrow = form.grid.lo >= -DIGIT - 1 and form.grid.hi <= DIGIT
     digits = (form.weight,) if is_narrow else digits_of(form.weight)
     if len(digits) > 1:
         _recombined(build, node, form, digits)

@@ -1,5 +1,7 @@
 """Pixels, and activation quantizers as threshold tables."""
 
+import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -13,7 +15,7 @@ from bitfold.export.lowering.builder import (
     spread,
 )
 from bitfold.export.lowering.stream import on_stream
-from bitfold.export.qgraph import Activation, AppendOne, Pixels
+from bitfold.export.qgraph import Activation, AppendOne, Pixels, Rationals, Steps
 from bitfold.export.thresholds import Staircase, threshold_table
 from bitfold.ir import CodeTensor, Concat, Grid, Quantize, Slice, Thresholds
 
@@ -93,3 +95,38 @@ def lower_activation(build: Builder, node: Activation) -> None:
         np.zeros(len(scales)),
         image=source.image,
     )
+
+
+def _crossing_row(
+    gain: Fraction, bias: Fraction, node: Steps, row: Rationals, *, lo: int, hi: int
+) -> tuple[list[int], int]:
+    """(table, sign) of a channel: least sign·X in lo … hi with gain·X + bias past each crossing."""
+    sign = -1 if gain < 0 else 1
+    least, most = (lo, hi) if sign == 1 else (-hi, -lo)
+    strict = node.strict or (False,) * len(row)
+    if gain == 0:
+        passed = [t < bias or (t == bias and not s) for t, s in zip(row, strict, strict=True)]
+        return [least if past else most + 1 for past in passed], 1
+    ends = [(t - bias) / abs(gain) for t in row]
+    integers = [math.floor(t) + 1 if s else math.ceil(t) for t, s in zip(ends, strict, strict=True)]
+    return [min(max(t, least), most + 1) for t in integers], sign
+
+
+def lower_steps(build: Builder, node: Steps) -> None:
+    """One threshold table from given crossings; an offset stays pending, as for odd grids."""
+    source = build.known[node.x]
+    if source.bend is not None:
+        source = on_stream(build, node.x)
+    require_unflattened(source, node.name)
+    tensor, channels = build.integers(source.name), len(source.gain)
+    rows = node.crossings * channels if len(node.crossings) == 1 else node.crossings
+    made = [
+        _crossing_row(gain, bias, node, row, lo=tensor.lo, hi=tensor.hi)
+        for gain, bias, row in zip(source.gain, source.bias, rows, strict=True)
+    ]
+    table = np.array([row for row, _ in made], dtype=np.int64)
+    sign = np.array([sign for _, sign in made], dtype=np.int64)
+    build.emit(Thresholds(node.name, source.name, table, sign, node.grid, float(node.scale)))
+    build.report(node.name, "thresholds", float(source.error.max()))
+    known = exactly(node.name, node.scale, channels)
+    build.known[node.name] = replace(known, bias=(node.offset,) * channels, image=source.image)

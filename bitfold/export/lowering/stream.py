@@ -11,7 +11,7 @@ import numpy as np
 
 from bitfold.export.fixed_point import fixed_point
 from bitfold.export.lowering.builder import ONE, ZERO, Bend, Builder, ErrorArray, Pending, exactly
-from bitfold.export.qgraph import Flex, MaxPool, MeanPool, PadChannels, Rationals, Sum
+from bitfold.export.qgraph import Flex, MaxPool, MeanPool, PadChannels, Rationals
 from bitfold.ir import (
     INT32_MAX,
     Add,
@@ -203,7 +203,7 @@ def _below(build: Builder, x: Pending, ceiling: Fraction, *, bits: int) -> Pendi
     return replace(made, error=np.maximum(x.error, rounding))
 
 
-def _shifted(build: Builder, x: Pending, name: str, *, bits: int) -> Pending:
+def shifted(build: Builder, x: Pending, name: str, *, bits: int) -> Pending:
     """``x``, on the stream already, at ``bits`` fraction bits."""
     if resolution(build, x) == bits:
         return x
@@ -224,15 +224,9 @@ def _sum_bits(build: Builder, a: Pending, b: Pending) -> int:
 def add(build: Builder, name: str, a: Pending, b: Pending) -> Pending:
     """The sum of two tensors of the stream, both brought to one resolution."""
     bits = _sum_bits(build, a, b)
-    a, b = (_shifted(build, x, f"{name}.{side}", bits=bits) for x, side in ((a, "a"), (b, "b")))
+    a, b = (shifted(build, x, f"{name}.{side}", bits=bits) for x, side in ((a, "a"), (b, "b")))
     build.emit(Add(name, a.name, b.name))
     return replace(a, name=name, error=a.error + b.error)
-
-
-def lower_sum(build: Builder, node: Sum) -> None:
-    """Both operands on the stream, then one exact integer addition."""
-    a, b = on_stream(build, node.a), on_stream(build, node.b)
-    build.known[node.name] = add(build, node.name, a, b)
 
 
 def lower_max_pool(build: Builder, node: MaxPool) -> None:

@@ -1,6 +1,7 @@
 """Collects ONNX nodes and constants under the names of the integer graph (docs/onnx.md)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
@@ -12,11 +13,37 @@ from bitfold.ir import CodeTensor, FloatTensor, IntGraph, TensorType
 
 FLOAT, DOUBLE, UINT8 = ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.UINT8
 OPSET, IR_VERSION = 21, 10
+QONNX_DOMAIN = "qonnx.custom_op.general"
+DOMAIN_OF = dict.fromkeys(("Quant", "BipolarQuant", "MultiThreshold"), QONNX_DOMAIN)
 EXACT_FLOAT, EXACT_DOUBLE = 2**24, 2**53
 INPUT, OUTPUT = "image", "logits"
-INT4 = np.dtype(ml_dtypes.int4)
+INT4: np.dtype[np.generic] = np.dtype(ml_dtypes.int4)
 
-Attribute = int | tuple[int, ...]
+Attribute = int | float | str | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A form of the ONNX file: its name, versions and operator sets, and what it takes."""
+
+    name: str
+    opset: int = OPSET
+    ir_version: int = IR_VERSION
+    domains: tuple[str, ...] = ()
+    input_type: ir.DataType = UINT8
+    batch: int | str = "N"
+
+    @property
+    def opsets(self) -> dict[str, int]:
+        """Version of every operator set that the file imports."""
+        return {"": self.opset} | dict.fromkeys(self.domains, 1)
+
+
+QCDQ = Profile("qcdq")
+INTEGER = Profile("integer")
+LOWBIT = Profile("lowbit", opset=25, ir_version=13)
+QONNX = Profile("qonnx", domains=(QONNX_DOMAIN,), input_type=FLOAT, batch=1)
+PROFILES: Mapping[str, Profile] = {p.name: p for p in (QCDQ, LOWBIT, INTEGER, QONNX)}
 
 
 def tensor_name(name: str) -> str:
@@ -27,13 +54,16 @@ def tensor_name(name: str) -> str:
 class Builder:
     """The nodes and initializers of one model; names are checked to be unique."""
 
+    profile = QCDQ
+
     def __init__(self, graph: IntGraph) -> None:
         """An empty model that takes ``graph``'s images."""
         self._types: Mapping[str, TensorType] = graph.types
         self._values: dict[str, ir.Value] = {}
         self._initializers: list[ir.Value] = []
         self._nodes: list[ir.Node] = []
-        self._input = self._value(INPUT, UINT8, ("N", *graph.input.shape))
+        shape = (self.profile.batch, *graph.input.shape)
+        self._input = self._value(INPUT, self.profile.input_type, shape)
 
     def model(self, metadata: Mapping[str, str]) -> ir.Model:
         """The finished model."""
@@ -42,12 +72,12 @@ class Builder:
             [self._values[OUTPUT]],
             nodes=self._nodes,
             initializers=self._initializers,
-            opset_imports={"": OPSET},
+            opset_imports=self.profile.opsets,
             name="bitfold",
         )
         return ir.Model(
             graph,
-            ir_version=IR_VERSION,
+            ir_version=self.profile.ir_version,
             producer_name="bitfold",
             metadata_props=dict(metadata),
         )
@@ -82,13 +112,16 @@ class Builder:
     ) -> ir.Value:
         value = self._value(out, *like)
         pairs = {key: list(v) if isinstance(v, tuple) else v for key, v in attributes.items()}
-        self._nodes.append(ir.node(op, inputs, pairs, outputs=[value], name=out))
+        self._nodes.append(
+            ir.node(op, inputs, pairs, domain=DOMAIN_OF.get(op, ""), outputs=[value], name=out)
+        )
         return value
 
     def _shape(self, name: str) -> tuple[int | str, ...]:
         """NCHW (or (N, C)) shape of integer-graph tensor ``name``."""
         shape = self._types[name].shape
-        return ("N", shape[2], shape[0], shape[1]) if len(shape) == 3 else ("N", *shape)
+        places = (shape[2], shape[0], shape[1]) if len(shape) == 3 else shape
+        return (self.profile.batch, *places)
 
     def _per_channel(self, values: NDArray[np.generic], name: str) -> NDArray[np.generic]:
         """(C,) values shaped to broadcast over tensor ``name``."""
@@ -96,6 +129,10 @@ class Builder:
 
     def _integers(self, name: str) -> ir.Value:
         return self._values[tensor_name(name)]
+
+    def _movable(self, name: str) -> ir.Value:
+        """The form of tensor ``name`` that slices, joins and maxima act on."""
+        return self._integers(name)
 
     def _codes(self, name: str) -> ir.Value:
         """``name`` as numbers: float32 codes of a code tensor, else the tensor itself."""
@@ -109,8 +146,11 @@ class Builder:
         like = (FLOAT, self._shape(name))
         scale = self._constant(f"{out}.scale", np.float32(step))
         if lo % step == 0 and 0 <= -lo // step <= 255:
-            zero = self._constant(f"{out}.zero_point", np.uint8(-lo // step))
-            inputs = [self._integers(name), scale, zero]
+            index = self._integers(name)
+            assert index.dtype is not None
+            zero_point = np.array(-lo // step, dtype=index.dtype.numpy())
+            zero = self._constant(f"{out}.zero_point", zero_point)
+            inputs = [index, scale, zero]
             return self._op("DequantizeLinear", inputs, out=out, like=like)
         inputs = [self._integers(name), scale]
         steps = self._op("DequantizeLinear", inputs, out=f"{name}/steps", like=like)

@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +12,8 @@ import onnx
 from numpy.typing import NDArray
 
 from bitfold.errors import InputError, MissingDependencyError, UnsupportedError
-from bitfold.export.onnx_qdq import GRAPH_KEY
+from bitfold.export.onnx.build import QCDQ
+from bitfold.export.onnx.qdq import GRAPH_KEY, PROFILE_KEY
 from bitfold.ir.float64 import trace_float64
 from bitfold.ir.graph import IntGraph
 
@@ -92,7 +93,8 @@ def _session(data: bytes, *, level: Level, threads: int) -> "onnxruntime.Inferen
         ) from error
 
 
-def _bytes(model: bytes | str | Path) -> bytes:
+def model_bytes(model: bytes | str | Path) -> bytes:
+    """The content of an ONNX file, or ``model`` itself where it is that."""
     if isinstance(model, bytes):
         return model
     try:
@@ -121,8 +123,14 @@ def run_onnxruntime(
 
     ``optimized=False`` is ORT_DISABLE_ALL, True the default level.
     """
-    session = _session(_bytes(model), level="all" if optimized else "off", threads=threads)
+    session = _session(model_bytes(model), level="all" if optimized else "off", threads=threads)
     return _run(session, [OUTPUT], images)[0].astype(np.float32, copy=False)
+
+
+def profile_in(data: bytes) -> str | None:
+    """The profile of a file that bitfold wrote; None for other tools' models."""
+    properties = {e.key: e.value for e in onnx.ModelProto.FromString(data).metadata_props}
+    return properties.get(PROFILE_KEY, QCDQ.name) if GRAPH_KEY in properties else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +166,12 @@ def exposed(data: bytes) -> Exposed:
 
 
 def _index_grids(entries: list[dict[str, object]]) -> dict[str, tuple[int, int]]:
-    """Code tensors' (lo, step), from the file's own facts."""
+    """(lo, step) of the code tensors that hold indices, from the file's own facts."""
     grids: dict[str, tuple[int, int]] = {}
     for entry in entries:
         lo_hi, levels = entry.get("range"), entry.get("levels")
+        if entry.get("holds") == "codes":
+            continue
         if isinstance(lo_hi, list) and isinstance(levels, int):
             step = (lo_hi[1] - lo_hi[0]) // (levels - 1) if levels > 1 else 1
             grids[str(entry["name"])] = (lo_hi[0], step)
@@ -180,10 +190,14 @@ def trace_onnxruntime(
 
     ``level`` overrides ``optimized`` with one of ONNX Runtime's four levels.
     """
-    copy = exposed(_bytes(model))
+    copy = exposed(model_bytes(model))
     chosen: Level = level or ("all" if optimized else "off")
     session = _session(copy.data, level=chosen, threads=threads)
-    arrays = _run(session, [*copy.tensors.values(), OUTPUT], images)
+    return integers_of(copy, _run(session, [*copy.tensors.values(), OUTPUT], images))
+
+
+def integers_of(copy: Exposed, arrays: Sequence[NDArray[np.generic]]) -> dict[str, Traced]:
+    """Node name → its integers (…, C), from what the tensors of ``copy`` and the logits held."""
     result: dict[str, Traced] = {}
     for name, array in zip(copy.tensors, arrays[:-1], strict=True):
         integers = array.astype(np.int64)
@@ -210,7 +224,7 @@ def compare_onnxruntime(
     chosen: Level = level or ("all" if optimized else "off")
     got = trace_onnxruntime(model, images, level=chosen)
     want = dict(trace_float64(graph, images))
-    plain = _run(_session(_bytes(model), level=chosen, threads=1), [OUTPUT], images)[0]
+    plain = _run(_session(model_bytes(model), level=chosen, threads=1), [OUTPUT], images)[0]
     pairs = {name: (got[name], want[name]) for name in want if name in got}
     pairs[graph.output.name] = (plain.astype(np.float32), want[graph.output.name])
     found = (first_difference(name, *pair) for name, pair in pairs.items())

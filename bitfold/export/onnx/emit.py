@@ -14,8 +14,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bitfold.errors import UnsupportedError
-from bitfold.export.onnx_affine import Line
-from bitfold.export.onnx_build import (
+from bitfold.export.onnx.affine import Line
+from bitfold.export.onnx.build import (
     DOUBLE,
     EXACT_DOUBLE,
     EXACT_FLOAT,
@@ -27,9 +27,9 @@ from bitfold.export.onnx_build import (
     Builder,
     tensor_name,
 )
-from bitfold.export.onnx_fused import Fused
+from bitfold.export.onnx.fused import Fused
+from bitfold.export.onnx.notes import note_of
 from bitfold.ir.graph import IntGraph
-from bitfold.ir.grid import Grid
 from bitfold.ir.ops import (
     Add,
     Concat,
@@ -50,11 +50,21 @@ from bitfold.ir.ranges import scales_of
 from bitfold.ir.types import IntArray, Shape
 
 Form = Line | Fused
+Json = str | int | float | None | list["Json"] | dict[str, "Json"]
 
 
-def weight_dtype(grid: Grid) -> np.dtype[np.generic]:
-    """INT4 where the codes fit, INT8 otherwise."""
-    return INT4 if grid.lo >= -8 and grid.hi <= 7 else np.dtype(np.int8)
+def weight_dtype(node: Conv2d | Linear) -> np.dtype[np.generic]:
+    """INT4 where the grid fits, INT8 otherwise; UnsupportedError where that does not either."""
+    grid = node.weight_grid
+    if grid.lo >= -8 and grid.hi <= 7:
+        return INT4
+    if grid.lo < -128 or grid.hi > 127:
+        raise UnsupportedError(
+            f"weights lie on {grid}, int8 ends at -128 … 127",
+            where=f"node {node.name}",
+            todo="Quantize the weights to at most 8 bits with step 1.",
+        )
+    return np.dtype(np.int8)
 
 
 def half_of(shift: int) -> int:
@@ -80,7 +90,9 @@ class Emitter(Builder):
     def __init__(self, graph: IntGraph, forms: Mapping[str, Form]) -> None:
         """``forms``: how each Thresholds is written that is not written as comparisons."""
         super().__init__(graph)
-        self._forms = forms
+        self.forms = forms
+        self.facts: dict[str, dict[str, Json]] = {}
+        self.warnings: list[str] = []
         self._fused = {
             node.x: form
             for node in graph.nodes
@@ -88,6 +100,7 @@ class Emitter(Builder):
         }
         for node in graph.nodes:
             self._emit(node)
+            self._nodes[-1].doc_string = note_of(node, self._types[node.name])
 
     def _emit(self, node: Node) -> None:
         match node:
@@ -151,25 +164,39 @@ class Emitter(Builder):
             self._fused_conv(node, self._fused[node.name])
             return
         dtype = self._accumulator_type(node)
-        weight = node.weight.transpose(0, 3, 1, 2).astype(weight_dtype(node.weight_grid))
-        stored = self._constant(f"{node.name}.weight", weight)
-        scale = self._constant(f"{node.name}.weight.scale", np.float32(1))
-        codes = self._op(
-            "DequantizeLinear",
-            [stored, scale],
-            out=f"{node.name}.weight/codes",
-            like=(dtype, weight.shape),
-        )
+        weight = node.weight.transpose(0, 3, 1, 2)
+        codes = self._weight_codes(node, weight, dtype)
         inputs = [self._codes(node.x), codes]
         if node.bias.any():
             inputs.append(self._constant(f"{node.name}.bias", node.bias.astype(np.float32)))
         self._windows(node, inputs, dtype)
 
-    def _windows(self, node: Conv2d, inputs: list[ir.Value], dtype: ir.DataType) -> None:
-        self._op(
+    def _weight_codes(
+        self, node: Conv2d | Linear, weight: IntArray, dtype: ir.DataType
+    ) -> ir.Value:
+        """``weight`` (of ``node``, in its layout in the file) as float codes."""
+        name = node.name
+        stored = self._constant(f"{name}.weight", weight.astype(weight_dtype(node)))
+        if isinstance(node, Linear):
+            # A Cast, not a DequantizeLinear: ORT would join that with Gemm into integer kernels
+            # that saturate on AVX2.
+            return self._cast(stored, dtype, out=f"{name}.weight/codes")
+        scale = self._constant(f"{name}.weight.scale", np.float32(1))
+        return self._op(
+            "DequantizeLinear",
+            [stored, scale],
+            out=f"{name}.weight/codes",
+            like=(dtype, weight.shape),
+        )
+
+    def _windows(
+        self, node: Conv2d, inputs: list[ir.Value], dtype: ir.DataType, *, out: str = ""
+    ) -> ir.Value:
+        """The Conv of ``inputs``, in tensor ``out``: by default the node's own."""
+        return self._op(
             "Conv",
             inputs,
-            out=tensor_name(node.name),
+            out=out or tensor_name(node.name),
             like=(dtype, self._shape(node.name)),
             kernel_shape=node.weight.shape[1:3],
             strides=node.stride,
@@ -202,23 +229,23 @@ class Emitter(Builder):
 
     def _linear(self, node: Linear) -> None:
         dtype = self._accumulator_type(node)
-        weight = node.weight.astype(weight_dtype(node.weight_grid))
-        stored = self._constant(f"{node.name}.weight", weight)
-        # A Cast, not a DequantizeLinear: ORT would join that with Gemm into integer kernels that
-        # saturate on AVX2.
-        codes = self._cast(stored, dtype, out=f"{node.name}.weight/codes")
+        codes = self._weight_codes(node, node.weight, dtype)
         x = self._cast(self._codes(node.x), dtype, out=f"{node.name}/double")
         bias = self._constant(f"{node.name}.bias", node.bias.astype(dtype.numpy()))
         like = (dtype, self._shape(node.name))
         self._op("Gemm", [x, codes, bias], out=tensor_name(node.name), like=like, transB=1)
 
     def _thresholds(self, node: Thresholds) -> None:
-        form = self._forms.get(node.name)
+        form = self.forms.get(node.name)
         if isinstance(form, Fused):
             self._round(node)
             return
         x = self._wide(node.x, node.name)
         if form is None:
+            self.warnings.append(
+                f"{node.name}: no line reproduces the thresholds; {node.grid.levels - 1} "
+                "comparisons do"
+            )
             self._comparisons(node, x)
             return
         self._line(node, x, form)
@@ -243,8 +270,7 @@ class Emitter(Builder):
         value = self._op("Floor", [value], out=f"{name}/floor", like=like)
         least = self._constant(f"{name}.min", np.float64(0))
         most = self._constant(f"{name}.max", np.float64(node.grid.levels - 1))
-        value = self._op("Clip", [value, least, most], out=f"{name}/clip", like=like)
-        self._cast(value, UINT8, out=tensor_name(name))
+        self._index(node, self._op("Clip", [value, least, most], out=f"{name}/clip", like=like))
 
     def _comparisons(self, node: Thresholds, x: ir.Value) -> None:
         """Σ_j [t_j ≤ sign·x]: any table, at the price of a tensor ``levels`` times as large."""
@@ -265,7 +291,11 @@ class Emitter(Builder):
         value = self._cast(value, ir.DataType.INT32, out=f"{name}/ones")
         like = (ir.DataType.INT32, shape)
         value = self._op("ReduceSum", [value, last], out=f"{name}/count", like=like, keepdims=0)
-        self._cast(value, UINT8, out=tensor_name(name))
+        self._index(node, value)
+
+    def _index(self, node: Thresholds, value: ir.Value) -> None:
+        """Store ``value``, the index as another type."""
+        self._cast(value, UINT8, out=tensor_name(node.name))
 
     def _is_exact(self, values: IntArray, factors: IntArray, add: int) -> bool:
         """Whether float64 holds every product plus ``add``."""
@@ -369,13 +399,13 @@ class Emitter(Builder):
             f"{node.name}.rows", window_matrix(height, kernel=kh, stride=sh).transpose()
         )
         columns = self._constant(f"{node.name}.columns", window_matrix(width, kernel=kw, stride=sw))
-        half = (DOUBLE, ("N", channels, self._types[node.name].shape[0], width))
+        half = (DOUBLE, (self.profile.batch, channels, self._types[node.name].shape[0], width))
         value = self._op("MatMul", [rows, value], out=f"{node.name}/rows", like=half)
         self._op("MatMul", [value, columns], out=out, like=like)
 
     def _move(self, node: Add | MaxPool2d | Slice | Concat) -> None:
         """Operations that exist in ONNX as they are; on codes they act on indices."""
-        inputs = [self._integers(x) for x in inputs_of(node)]
+        inputs = [self._movable(x) for x in inputs_of(node)]
         assert inputs[0].dtype is not None
         out, like = tensor_name(node.name), (inputs[0].dtype, self._shape(node.name))
         match node:
@@ -401,7 +431,7 @@ class Emitter(Builder):
     def _reshape(self, node: Reshape) -> None:
         """Row-major (H, W, C) order, so an image is transposed first and afterwards."""
         before, after = self._types[node.x].shape, node.shape
-        value = self._integers(node.x)
+        value = self._movable(node.x)
         assert value.dtype is not None
         name, dtype = node.name, value.dtype
         if len(before) == 3:
@@ -409,12 +439,14 @@ class Emitter(Builder):
                 "Transpose",
                 [value],
                 out=f"{name}/nhwc",
-                like=(dtype, ("N", *before)),
+                like=(dtype, (self.profile.batch, *before)),
                 perm=(0, 2, 3, 1),
             )
         shape = self._constant(f"{name}.shape", np.array([-1, *after], dtype=np.int64))
         out = f"{name}/reshaped" if len(after) == 3 else tensor_name(name)
-        value = self._op("Reshape", [value, shape], out=out, like=(dtype, ("N", *after)))
+        value = self._op(
+            "Reshape", [value, shape], out=out, like=(dtype, (self.profile.batch, *after))
+        )
         if len(after) == 3:
             like = (dtype, self._shape(name))
             self._op("Transpose", [value], out=tensor_name(name), like=like, perm=(0, 3, 1, 2))
@@ -428,7 +460,7 @@ class Emitter(Builder):
         out = f"{node.name}/nchw" if is_image else OUTPUT
         value = self._op("Mul", [value, scale], out=out, like=(FLOAT, self._shape(node.x)))
         if is_image:
-            shape: list[int | str] = ["N", *kind.shape]
+            shape: list[int | str] = [self.profile.batch, *kind.shape]
             self._op("Transpose", [value], out=OUTPUT, like=(FLOAT, shape), perm=(0, 2, 3, 1))
 
 

@@ -13,39 +13,56 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from bitfold.errors import BitfoldError, InputError, UnsupportedError
-from bitfold.export.onnx_build import OPSET
-from bitfold.export.onnx_qdq import FORMAT, GRAPH_KEY, VERSION_KEY, Json
+from bitfold.export.onnx.build import PROFILES, QCDQ, QONNX_DOMAIN, Profile
+from bitfold.export.onnx.emit import Json
+from bitfold.export.onnx.qdq import FORMAT, GRAPH_KEY, PROFILE_KEY, VERSION_KEY
+from bitfold.export.onnx.wire import check_wire
 
-MAX_BYTES = 2**31 - 1
+MAX_BYTES = 2**29
 MAX_TEXT = 2**26
 ELEMENT_BITS: Mapping[int, int] = {
     onnx.TensorProto.FLOAT: 32,
     onnx.TensorProto.DOUBLE: 64,
     onnx.TensorProto.UINT8: 8,
     onnx.TensorProto.INT8: 8,
+    onnx.TensorProto.INT2: 2,
+    onnx.TensorProto.UINT2: 2,
     onnx.TensorProto.INT4: 4,
+    onnx.TensorProto.UINT4: 4,
     onnx.TensorProto.INT32: 32,
     onnx.TensorProto.INT64: 64,
 }
+DOMAINS = ("", "ai.onnx", QONNX_DOMAIN)
 OPERATORS = (
     "Add",
+    "BipolarQuant",
+    "BitwiseAnd",
     "Cast",
     "Clip",
     "Concat",
     "Conv",
+    "ConvInteger",
     "DequantizeLinear",
     "Div",
     "Floor",
+    "Gather",
     "Gemm",
     "GreaterOrEqual",
+    "Identity",
     "Less",
     "MatMul",
+    "MatMulInteger",
     "Max",
     "MaxPool",
+    "Min",
     "Mod",
     "Mul",
+    "MultiThreshold",
+    "Pad",
+    "Quant",
     "QuantizeLinear",
     "ReduceSum",
+    "Relu",
     "Reshape",
     "Slice",
     "Sub",
@@ -72,6 +89,7 @@ class OnnxFile:
     inputs: tuple[onnx.ValueInfoProto, ...]
     outputs: tuple[str, ...]
     facts: "Facts"
+    profile: Profile
 
     def constant(self, name: str) -> Array:
         """The initializer called ``name``; InputError where there is none."""
@@ -183,7 +201,7 @@ class Facts:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """Content of a file; InputError where it is missing, a folder or above 2 GiB."""
+    """Content of a file; InputError where it is missing, a folder or above 512 MiB."""
     source = Path(path)
     try:
         size = source.stat().st_size
@@ -196,25 +214,36 @@ def read_bytes(path: str | Path) -> bytes:
         ) from error
 
 
-def decode(data: bytes) -> OnnxFile:
-    """Decode a model that bitfold wrote.
-
-    Raises InputError for damaged bytes, UnsupportedError for a model that bitfold did not write or
-    that uses what bitfold does not (external data, functions, subgraphs, other opsets).
-    """
+def parse(data: bytes) -> onnx.ModelProto:
+    """The bytes of a file as a model, its texts checked; raises InputError."""
+    check_wire(data)
     try:
-        model = onnx.ModelProto.FromString(data)
+        model: onnx.ModelProto = onnx.ModelProto.FromString(data)
     except DecodeError as error:
         raise InputError(
             f"not an ONNX model, or truncated ({len(data)} bytes)",
             where="model",
             todo="Check that the download or the export was complete.",
         ) from error
-    graph = model.graph
-    if not graph.node:
+    if not model.graph.node:
         raise InputError("no graph in the file", where="model", todo="Is this an ONNX model?")
     _check_text(model)
-    _check_origin(model)
+    return model
+
+
+def is_ours(model: onnx.ModelProto) -> bool:
+    """Whether bitfold wrote the model: its metadata says so."""
+    return {GRAPH_KEY, VERSION_KEY} <= {entry.key for entry in model.metadata_props}
+
+
+def decode(model: onnx.ModelProto) -> OnnxFile:
+    """Decode a model that bitfold wrote.
+
+    Raises InputError for what is damaged, UnsupportedError for what bitfold does not write
+    (external data, functions, subgraphs, other opsets).
+    """
+    graph = model.graph
+    _check_keys(model)
     _check_plain(model)
     nodes = _by_name(graph.node)
     producers: dict[str, onnx.NodeProto] = {}
@@ -229,7 +258,17 @@ def decode(data: bytes) -> OnnxFile:
             raise damaged("its name is taken", where=f"initializer {tensor.name}")
         constants[tensor.name] = decode_tensor(tensor)
     outputs = tuple(output.name for output in graph.output)
-    return OnnxFile(nodes, producers, constants, tuple(graph.input), outputs, _facts(model))
+    facts, profile = _facts(model), _profile(model)
+    return OnnxFile(nodes, producers, constants, tuple(graph.input), outputs, facts, profile)
+
+
+def _profile(model: onnx.ModelProto) -> Profile:
+    """The profile that the file says it has; files before profiles were named are qcdq."""
+    names = [entry.value for entry in model.metadata_props if entry.key == PROFILE_KEY]
+    name = names[0] if names else QCDQ.name
+    if name not in PROFILES:
+        raise damaged(f"{name!r} is no profile", where=f"metadata {PROFILE_KEY}")
+    return PROFILES[name]
 
 
 def _check_text(model: onnx.ModelProto) -> None:
@@ -255,17 +294,8 @@ def _by_name(nodes: Iterable[onnx.NodeProto]) -> dict[str, onnx.NodeProto]:
     return found
 
 
-def _check_origin(model: onnx.ModelProto) -> None:
+def _check_keys(model: onnx.ModelProto) -> None:
     keys = [entry.key for entry in model.metadata_props]
-    if GRAPH_KEY not in keys or VERSION_KEY not in keys:
-        first = next((n for n in model.graph.node if n.op_type not in OPERATORS), None)
-        node = first or model.graph.node[0]
-        raise UnsupportedError(
-            f"operator {node.op_type}: this model was not written by bitfold "
-            f"(no {GRAPH_KEY} in its metadata)",
-            where=f"node {node.name!r}",
-            todo="Read are files from `bitfold export` (profile qcdq). Export from the checkpoint.",
-        )
     if len(set(keys)) != len(keys):
         raise damaged("a key occurs twice", where="model metadata")
 
@@ -286,18 +316,19 @@ def _check_plain(model: onnx.ModelProto) -> None:
             todo="Export the model again.",
         )
     for node in graph.node:
-        if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
+        if node.op_type not in OPERATORS or node.domain not in DOMAINS:
             raise UnsupportedError(
                 f"operator {node.domain or 'ai.onnx'}::{node.op_type} is not supported",
                 where=f"node {node.name!r}",
                 todo=f"Supported: {', '.join(OPERATORS)}.",
             )
-    opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
-    if opsets != {"ai.onnx": OPSET}:
+    wanted = _profile(model).opsets
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    if opsets != wanted:
         raise UnsupportedError(
-            f"operator sets {opsets}",
+            f"operator sets {opsets}, not {wanted}",
             where="model",
-            todo=f"bitfold writes and reads opset {OPSET}: export the model again.",
+            todo="Export the model again: other operator sets are not read.",
         )
 
 
@@ -308,15 +339,15 @@ def decode_tensor(tensor: onnx.TensorProto) -> Array:
     if bits is None:
         raise damaged(f"element type {tensor.data_type} is not used by bitfold", where=where)
     count = math.prod(tensor.dims)
-    if min(tensor.dims, default=1) < 0 or not _holds(tensor, count, bits):
+    if min(tensor.dims, default=1) < 0 or not tensor_holds(tensor, count, bits):
         raise damaged(f"dimensions {list(tensor.dims)} do not fit its content", where=where)
     array = np.asarray(numpy_helper.to_array(tensor))
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise damaged("a value is not finite", where=where)
-    return array.astype(np.int64) if bits == 4 else array
+    return array.astype(np.int64) if bits < 8 else array
 
 
-def _holds(tensor: onnx.TensorProto, count: int, bits: int) -> bool:
+def tensor_holds(tensor: onnx.TensorProto, count: int, bits: int) -> bool:
     """Whether the tensor carries exactly ``count`` elements of ``bits`` bits."""
     if tensor.HasField("raw_data"):
         return len(tensor.raw_data) == (count * bits + 7) // 8
@@ -326,7 +357,7 @@ def _holds(tensor: onnx.TensorProto, count: int, bits: int) -> bool:
         onnx.TensorProto.INT64: len(tensor.int64_data),
     }
     typed = lengths.get(tensor.data_type, len(tensor.int32_data))
-    return typed == ((count + 1) // 2 if bits == 4 else count)
+    return typed == (count * bits + 7) // 8 if bits < 8 else typed == count
 
 
 def _facts(model: onnx.ModelProto) -> Facts:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfold.export.onnx_affine import Float64, best_gain, is_canonical, offset_interval
+from bitfold.export.onnx.affine import Float64, best_gain, is_canonical, offset_interval
 from bitfold.ir import Accumulator, CodeTensor, Conv2d, IntArray, IntGraph, Thresholds
 
 BoolArray = NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""Integer graph → ONNX model, profile ``qcdq`` (docs/onnx.md).
+"""Integer graph → ONNX model, in one of the profiles of docs/onnx.md.
 
 Every integer of the graph comes out of ONNX Runtime unchanged, at any optimization level: each
 operation is written in a form that is exact in float32 or float64, and a form that cannot be
@@ -9,25 +9,27 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import onnx_ir as ir
 
 from bitfold.errors import UsageError
-from bitfold.export.onnx_affine import Line, fit_line
-from bitfold.export.onnx_build import OPSET, tensor_name
-from bitfold.export.onnx_emit import Emitter, Form
-from bitfold.export.onnx_fused import Fused, fit_fused
+from bitfold.export.onnx.affine import Line, fit_line
+from bitfold.export.onnx.build import INTEGER, LOWBIT, PROFILES, QCDQ, QONNX, Profile, tensor_name
+from bitfold.export.onnx.emit import Emitter, Form, Json
+from bitfold.export.onnx.fused import Fused, fit_fused
+from bitfold.export.onnx.integer import IntegerEmitter
+from bitfold.export.onnx.lowbit import LowbitEmitter
+from bitfold.export.onnx.qonnx import QonnxEmitter, fit_singles
 from bitfold.files import write_atomically
 from bitfold.ir.graph import IntGraph
 from bitfold.ir.grid import Grid
 from bitfold.ir.ops import Conv2d, Linear, Node, Quantize, Rescale, SumPool2d, Thresholds
 from bitfold.ir.types import CodeTensor, FloatTensor
 
-Json = str | int | float | None | list["Json"] | dict[str, "Json"]
-
 FORMAT = "1"
 VERSION_KEY, GRAPH_KEY = "bitfold.version", "bitfold.graph"
-PROFILES = ("qcdq",)
+PROFILE_KEY = "bitfold.profile"
 FORM_NAMES: Mapping[type, str] = {Line: "line", Fused: "fused", type(None): "comparisons"}
 
 
@@ -42,16 +44,25 @@ class OnnxExport:
     warnings: tuple[str, ...]
 
 
-def fit_forms(graph: IntGraph) -> dict[str, Form]:
-    """How each Thresholds is written: fused, else as a line; absent: as comparisons. All proven."""
-    forms: dict[str, Form] = {}
+def fit_lines(graph: IntGraph) -> dict[str, Form]:
+    """The line of each Thresholds that has one, proven (docs/onnx.md)."""
+    lines: dict[str, Form] = {}
     for node in graph.nodes:
         if isinstance(node, Thresholds):
             x = graph.types[node.x]
             assert not isinstance(x, FloatTensor)
-            form = fit_fused(graph, node) or fit_line(node.table, node.sign, lo=x.lo, hi=x.hi)
-            if form is not None:
-                forms[node.name] = form
+            line = fit_line(node.table, node.sign, lo=x.lo, hi=x.hi)
+            if line is not None:
+                lines[node.name] = line
+    return lines
+
+
+def fit_forms(graph: IntGraph) -> dict[str, Form]:
+    """How each Thresholds is written: fused, else as a line; absent: as comparisons. All proven."""
+    forms = fit_lines(graph)
+    for node in graph.nodes:
+        if isinstance(node, Thresholds) and (fused := fit_fused(graph, node)) is not None:
+            forms[node.name] = fused
     return forms
 
 
@@ -104,20 +115,49 @@ def _facts(node: Node, forms: Mapping[str, Form]) -> dict[str, Json]:
             return {}
 
 
-def metadata(graph: IntGraph, forms: Mapping[str, Form]) -> dict[str, str]:
-    """Model-level properties: format version, and the graph's non-tensor facts as compact JSON."""
+def metadata(
+    graph: IntGraph,
+    forms: Mapping[str, Form],
+    *,
+    profile: Profile = QCDQ,
+    facts: Mapping[str, Mapping[str, Json]] = MappingProxyType({}),
+) -> dict[str, str]:
+    """Model-level properties: version, profile, and the graph's non-tensor facts as compact JSON.
+
+    ``facts`` are what the profile's writer adds to the facts of a node.
+    """
     fused = fused_layers(graph, forms)
     document: dict[str, Json] = {
         "meta": dict(graph.meta),
-        "nodes": [_place(node, graph, fused) | _facts(node, forms) for node in graph.nodes],
+        "nodes": [
+            _place(node, graph, fused) | _facts(node, forms) | dict(facts.get(node.name, {}))
+            for node in graph.nodes
+        ],
     }
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return {VERSION_KEY: FORMAT, GRAPH_KEY: text}
+    return {VERSION_KEY: FORMAT, PROFILE_KEY: profile.name, GRAPH_KEY: text}
 
 
-def build_model(graph: IntGraph, forms: Mapping[str, Form]) -> ir.Model:
-    """``graph`` as an ONNX model, its tables in the given affine forms."""
-    return Emitter(graph, forms).model(metadata(graph, forms))
+def write_nodes(graph: IntGraph, profile: Profile) -> Emitter:
+    """``graph`` as ONNX nodes in the form of ``profile``.
+
+    Raises UnsupportedError, naming the node, where an operation cannot be written exactly.
+    """
+    match profile.name:
+        case INTEGER.name:
+            return IntegerEmitter(graph)
+        case LOWBIT.name:
+            return LowbitEmitter(graph, fit_lines(graph))
+        case QONNX.name:
+            return QonnxEmitter(graph, fit_singles(graph))
+        case _:
+            return Emitter(graph, fit_forms(graph))
+
+
+def finished(emitter: Emitter, graph: IntGraph) -> bytes:
+    """The file: nodes, and the facts about them as metadata."""
+    properties = metadata(graph, emitter.forms, profile=emitter.profile, facts=emitter.facts)
+    return serialize(emitter.model(properties))
 
 
 def serialize(model: ir.Model) -> bytes:
@@ -126,13 +166,24 @@ def serialize(model: ir.Model) -> bytes:
     return data
 
 
-def onnx_model(graph: IntGraph) -> bytes:
-    """``graph`` as the bytes of an ONNX file: uint8 ``image`` (N, H, W, C) → float32 ``logits``.
+def onnx_model(graph: IntGraph, *, profile: str = "qcdq") -> bytes:
+    """``graph`` as the bytes of an ONNX file: ``image`` (N, H, W, C) → float32 ``logits``.
 
-    The same graph gives the same bytes. Raises UnsupportedError, naming the node, where an
-    operation cannot be written exactly.
+    The same graph gives the same bytes. Raises UsageError for an unknown profile,
+    UnsupportedError, naming the node, where an operation cannot be written exactly.
     """
-    return serialize(build_model(graph, fit_forms(graph)))
+    return finished(write_nodes(graph, profile_of(profile)), graph)
+
+
+def profile_of(name: str) -> Profile:
+    """The profile called ``name``; UsageError where there is none."""
+    if name not in PROFILES:
+        raise UsageError(
+            f"unknown profile {name!r}",
+            where="profile",
+            todo=f"Choose from: {', '.join(PROFILES)}.",
+        )
+    return PROFILES[name]
 
 
 def to_onnx(graph: IntGraph, path: str | Path, *, profile: str = "qcdq") -> OnnxExport:
@@ -141,20 +192,10 @@ def to_onnx(graph: IntGraph, path: str | Path, *, profile: str = "qcdq") -> Onnx
     Raises UsageError for an unknown profile, UnsupportedError naming a node that cannot be
     written exactly, OutputError where the file cannot be written.
     """
-    if profile not in PROFILES:
-        raise UsageError(
-            f"unknown profile {profile!r}",
-            where="profile",
-            todo=f"Choose from: {', '.join(PROFILES)}.",
-        )
-    forms = fit_forms(graph)
-    write_atomically(path, serialize(build_model(graph, forms)))
-    fused = fused_layers(graph, forms)
+    chosen = profile_of(profile)
+    emitter = write_nodes(graph, chosen)
+    write_atomically(path, finished(emitter, graph))
+    fused = fused_layers(graph, emitter.forms)
     layers = (node.name for node in graph.nodes if isinstance(node, Conv2d | Linear))
     exact = tuple(name for name in layers if name not in fused)
-    warnings = tuple(
-        f"{node.name}: no line reproduces the thresholds; {node.grid.levels - 1} comparisons do"
-        for node in graph.nodes
-        if isinstance(node, Thresholds) and node.name not in forms
-    )
-    return OnnxExport(Path(path), OPSET, tuple(fused), exact, warnings)
+    return OnnxExport(Path(path), chosen.opset, tuple(fused), exact, tuple(emitter.warnings))

@@ -7,23 +7,45 @@ is found and named, never ignored.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from bitfold.errors import BitfoldError, RangeError, UnsupportedError
-from bitfold.export.onnx_affine import Line, line_table
-from bitfold.export.onnx_build import INPUT, OUTPUT, tensor_name
-from bitfold.export.onnx_emit import Emitter, Form, half_of, is_whole_map
-from bitfold.export.onnx_file import Array, Facts, OnnxFile, damaged, decode, read_bytes
-from bitfold.export.onnx_fused import Fused, error_bound, fused_table, is_proven, side_of
-from bitfold.export.onnx_qdq import serialize
+from bitfold.errors import BitfoldError, UnsupportedError
+from bitfold.export.foreign import read_model
+from bitfold.export.onnx.affine import Line, line_table
+from bitfold.export.onnx.build import INPUT, INTEGER, LOWBIT, OUTPUT, QCDQ, QONNX, tensor_name
+from bitfold.export.onnx.emit import Emitter, half_of, is_whole_map
+from bitfold.export.onnx.file import (
+    Array,
+    Facts,
+    OnnxFile,
+    damaged,
+    decode,
+    is_ours,
+    parse,
+    read_bytes,
+)
+from bitfold.export.onnx.fused import Fused, error_bound, fused_table, is_proven, side_of
+from bitfold.export.onnx.integer import IntegerEmitter
+from bitfold.export.onnx.integer_reader import INTEGER_READERS
+from bitfold.export.onnx.lowbit import LowbitEmitter
+from bitfold.export.onnx.qdq import serialize
+from bitfold.export.onnx.qonnx import QonnxEmitter
+from bitfold.export.onnx.qonnx_reader import QONNX_READERS
+from bitfold.export.onnx.reading import (
+    Readers,
+    Reading,
+    channels_of,
+    four_of,
+    grid_of,
+    one_of,
+    pair_of,
+)
 from bitfold.ir import (
-    INT32_MAX,
-    INT32_MIN,
     Accumulator,
     Add,
     CodeTensor,
@@ -36,166 +58,68 @@ from bitfold.ir import (
     IntGraph,
     Linear,
     MaxPool2d,
-    Node,
     Quantize,
     Rescale,
     Reshape,
     Slice,
     SumPool2d,
-    TensorType,
     Thresholds,
-    inputs_of,
-    output_type,
     verify,
 )
 
 MAX_SHIFT = 62
-MAX_CHANNELS = 2**16
 MAX_SIDE = 2**16
-MAX_LEVELS = 256
 MAX_GAIN = 2.0**53
 
 
 def read_onnx(path: str | Path) -> IntGraph:
-    """The graph in an ONNX file that ``to_onnx`` wrote, verified.
+    """The verified graph of an ONNX file: one that ``to_onnx`` wrote, or another tool's.
 
-    Raises InputError for a missing, truncated or damaged file, UnsupportedError (naming node and
-    operator) for a model that bitfold did not write or that holds what bitfold does not write,
-    GraphError where an edit broke an invariant.
+    Another tool's model keeps its own input (``bitfold.ir.own_input``). Raises InputError for a
+    missing, truncated or damaged file, UnsupportedError (naming node and operator) for what is
+    not read, GraphError where an edit broke an invariant.
     """
     data = read_bytes(path)
     try:
-        return graph_of(data)
+        model = parse(data)
+        return _own_graph(model) if is_ours(model) else read_model(model, Path(path).parent).graph
     except BitfoldError as error:
         raise error.within(f"file {path}") from error
 
 
 def graph_of(data: bytes) -> IntGraph:
-    """``read_onnx`` for bytes already in memory."""
-    file = decode(data)
-    reading = _Reading(file)
+    """``read_onnx`` for bytes already in memory; external data is refused."""
+    model = parse(data)
+    return _own_graph(model) if is_ours(model) else read_model(model).graph
+
+
+def _own_graph(model: onnx.ModelProto) -> IntGraph:
+    file = decode(model)
+    reading = Reading(file)
+    form = _FORMS[file.profile.name]
     for facts in file.facts.parts("nodes"):
-        reading.read(facts)
+        kind = facts.text("kind")
+        if kind not in form.readers:
+            raise damaged(f"unknown kind {kind!r}", where=facts.where)
+        name = facts.text("name")
+        reading.define(name, form.readers[kind](reading, name, facts))
     graph = IntGraph.of(reading.nodes, meta=file.facts.strings("meta"))
     verify(graph)
-    _compare(file, Emitter(graph, reading.forms).model({}))
+    _compare(file, form.write(graph, reading))
     return graph
 
 
-@dataclass(slots=True)
-class _Reading:
-    """Nodes read so far, their types, and which ONNX tensor belongs to which node."""
-
-    file: OnnxFile
-    nodes: list[Node] = field(default_factory=list)
-    types: dict[str, TensorType] = field(default_factory=dict)
-    forms: dict[str, Form] = field(default_factory=dict)
-    owners: dict[str, str] = field(default_factory=dict)
-    factors: dict[str, IntArray] = field(default_factory=dict)
-
-    def read(self, facts: Facts) -> None:
-        kind = facts.text("kind")
-        if kind not in _READERS:
-            raise damaged(f"unknown kind {kind!r}", where=facts.where)
-        name = facts.text("name")
-        self._define(name, _READERS[kind](self, name, facts))
-
-    def _define(self, name: str, node: Node) -> None:
-        if name in self.types:
-            raise damaged("two nodes have one name", where=f"node {name}")
-        kind = output_type(node, tuple(self.types[x] for x in inputs_of(node)))
-        if not isinstance(kind, FloatTensor) and (kind.lo < INT32_MIN or kind.hi > INT32_MAX):
-            raise RangeError(
-                f"its range {kind.lo} … {kind.hi} does not fit int32",
-                where=f"node {name}",
-                todo="Undo the edit, or export the model again.",
-            )
-        self.nodes.append(node)
-        self.types[name] = kind
-        self.owners |= {tensor_name(name): name, f"{name}/codes": name}
-
-    # where a node's input comes from
-
-    def source(self, name: str, *, tensor: str | None = None) -> str:
-        """The node whose integers ``name`` reads: walk up its chain of ONNX nodes."""
-        tensor = tensor or tensor_name(name)
-        for _ in range(len(self.file.nodes)):
-            producer = self.file.producers.get(tensor)
-            if producer is None:
-                break
-            slot = _data_slot(producer)
-            if slot >= len(producer.input):
-                break
-            tensor = producer.input[slot]
-            if tensor in self.owners:
-                return self.owners[tensor]
-        raise damaged("its input does not come from an earlier node", where=f"node {name}")
-
-    def sources(self, name: str) -> tuple[str, ...]:
-        """The nodes that an Add or Concat reads, in order."""
-        producer = self.file.producers.get(tensor_name(name))
-        inputs = list(producer.input) if producer is not None else []
-        unknown = [x for x in inputs if x not in self.owners]
-        if unknown or not inputs:
-            raise damaged(f"it reads {unknown} before they exist", where=f"node {name}")
-        return tuple(self.owners[x] for x in inputs)
-
-    def image_shape(self, name: str) -> tuple[int, int, int]:
-        shape = self.types[name].shape
-        if len(shape) != 3:
-            raise damaged(f"it reads {name}, which is no image: {shape}", where=f"node {name}")
-        return shape[0], shape[1], shape[2]
-
-
-def _data_slot(node: onnx.NodeProto) -> int:
-    """Which input of an ONNX node carries the integers."""
-    if node.op_type == "Where":
-        return 2
-    return 1 if node.op_type == "MatMul" and node.name.endswith("/rows") else 0
-
-
-def _grid(facts: Facts, key: str) -> Grid:
-    lo, hi, step = facts.integers(key, count=3)
-    if step < 1 or hi < lo or (hi - lo) % step or (hi - lo) // step >= MAX_LEVELS:
-        raise damaged(f"{key!r} {lo}:{hi}:{step} is no grid of ≤ 256 codes", where=facts.where)
-    return Grid(lo, hi, step)
-
-
-def _one(values: tuple[int, ...], where: str) -> int:
-    if len(values) != 1:
-        raise damaged(f"one number is expected, got {values}", where=where)
-    return values[0]
-
-
-def _pair(values: tuple[int, ...], where: str) -> tuple[int, int]:
-    if len(values) != 2:
-        raise damaged(f"two numbers are expected, got {values}", where=where)
-    return values[0], values[1]
-
-
-def _four(values: tuple[int, ...], where: str) -> tuple[int, int, int, int]:
-    if len(values) != 4:
-        raise damaged(f"four numbers are expected, got {values}", where=where)
-    return values[0], values[1], values[2], values[3]
-
-
-def _channels(array: Array, name: str) -> Array:
-    """A per-channel constant as (C,)."""
-    if array.size > MAX_CHANNELS or array.ndim not in (1, 3) or array.size != array.shape[0]:
-        raise damaged(f"shape {array.shape} is not one value a channel", where=f"node {name}")
-    return array.reshape(-1)
-
-
-def _quantize(reading: _Reading, name: str, facts: Facts) -> Quantize:
+def _quantize(reading: Reading, name: str, facts: Facts) -> Quantize:
     inputs = reading.file.inputs
     if len(inputs) != 1 or inputs[0].name != INPUT:
         raise damaged(f"one input called {INPUT} is expected", where="graph")
-    if inputs[0].type.tensor_type.elem_type != onnx.TensorProto.UINT8:
-        raise damaged("its elements must be uint8", where=f"input {INPUT}")
+    wanted = reading.file.profile.input_type
+    if inputs[0].type.tensor_type.elem_type != wanted:
+        raise damaged(f"its elements must be {wanted.name}", where=f"input {INPUT}")
     dims = tuple(d.dim_value for d in inputs[0].type.tensor_type.shape.dim)[1:]
     if any(not 1 <= size <= MAX_SIDE for size in dims):
         raise damaged(f"image shape {dims}, sides must be 1 … {MAX_SIDE}", where=f"input {INPUT}")
-    return Quantize(name, dims, _grid(facts, "grid"), facts.number("scale"))
+    return Quantize(name, dims, grid_of(facts, "grid"), facts.number("scale"))
 
 
 def _bias(file: OnnxFile, name: str, count: int) -> IntArray:
@@ -204,9 +128,20 @@ def _bias(file: OnnxFile, name: str, count: int) -> IntArray:
     return file.integers(f"{name}.bias")
 
 
-def _conv(reading: _Reading, name: str, facts: Facts) -> Conv2d:
+def _weight(file: OnnxFile, name: str) -> IntArray:
+    """Codes as they are stored; where their lowest is, too, indices in units of the scale."""
+    stored = file.integers(f"{name}.weight")
+    if f"{name}.weight.lo" not in file.constants:
+        return stored
+    step, low = file.integers(f"{name}.weight.scale"), file.integers(f"{name}.weight.lo")
+    if (step.size, low.size) != (1, 1):
+        raise damaged("one step and one lowest weight are expected", where=f"node {name}")
+    return stored * int(step.ravel()[0]) + int(low.ravel()[0])
+
+
+def _conv(reading: Reading, name: str, facts: Facts) -> Conv2d:
     file, where, node = reading.file, f"node {name}", tensor_name(name)
-    weight = file.integers(f"{name}.weight")
+    weight = _weight(file, name)
     if weight.ndim != 4:
         raise damaged(f"weight of shape {weight.shape}", where=where)
     bias = _bias(file, name, len(weight))
@@ -216,16 +151,16 @@ def _conv(reading: _Reading, name: str, facts: Facts) -> Conv2d:
         name,
         reading.source(name),
         weight.transpose(0, 2, 3, 1),
-        _grid(facts, "weight_grid"),
+        grid_of(facts, "weight_grid"),
         facts.numbers("weight_scales"),
         bias,
-        _pair(file.attribute(node, "strides"), where),
-        _four(file.attribute(node, "pads"), where),
-        _one(file.attribute(node, "group"), where),
+        pair_of(file.attribute(node, "strides"), where),
+        four_of(file.attribute(node, "pads"), where),
+        one_of(file.attribute(node, "group"), where),
     )
 
 
-def _unscaled(reading: _Reading, name: str, facts: Facts, *, weight: IntArray) -> IntArray:
+def _unscaled(reading: Reading, name: str, facts: Facts, *, weight: IntArray) -> IntArray:
     """Weights of a fused convolution without the factor of their channel."""
     factors = np.array(facts.integers("factors", count=len(weight)), dtype=np.int64)
     spread = factors.reshape(-1, 1, 1, 1)
@@ -239,22 +174,22 @@ def _unscaled(reading: _Reading, name: str, facts: Facts, *, weight: IntArray) -
     return weight // spread
 
 
-def _linear(reading: _Reading, name: str, facts: Facts) -> Linear:
-    weight = reading.file.integers(f"{name}.weight")
+def _linear(reading: Reading, name: str, facts: Facts) -> Linear:
+    weight = _weight(reading.file, name)
     if weight.ndim != 2:
         raise damaged(f"weight of shape {weight.shape}", where=f"node {name}")
     return Linear(
         name,
         reading.source(name),
         weight,
-        _grid(facts, "weight_grid"),
+        grid_of(facts, "weight_grid"),
         facts.numbers("weight_scales"),
         _bias(reading.file, name, len(weight)),
     )
 
 
-def _thresholds(reading: _Reading, name: str, facts: Facts) -> Thresholds:
-    file, x, grid = reading.file, reading.source(name), _grid(facts, "grid")
+def _thresholds(reading: Reading, name: str, facts: Facts) -> Thresholds:
+    file, x, grid = reading.file, reading.source(name), grid_of(facts, "grid")
     if x in reading.factors:
         table, sign = _fused(reading, name, x=x, grid=grid)
     elif f"{name}.gain" in file.constants:
@@ -266,9 +201,9 @@ def _thresholds(reading: _Reading, name: str, facts: Facts) -> Thresholds:
     return Thresholds(name, x, table, sign, grid, facts.number("scale"))
 
 
-def _line(reading: _Reading, name: str, *, x: str, grid: Grid) -> tuple[IntArray, IntArray]:
+def _line(reading: Reading, name: str, *, x: str, grid: Grid) -> tuple[IntArray, IntArray]:
     gain, offset = (
-        _channels(reading.file.constant(f"{name}.{key}"), name).astype(np.float64)
+        channels_of(reading.file.constant(f"{name}.{key}"), name).astype(np.float64)
         for key in ("gain", "offset")
     )
     kind = reading.types[x]
@@ -281,7 +216,7 @@ def _line(reading: _Reading, name: str, *, x: str, grid: Grid) -> tuple[IntArray
     return line_table(line, grid.levels, lo=kind.lo, hi=kind.hi), line.sign
 
 
-def _fused(reading: _Reading, name: str, *, x: str, grid: Grid) -> tuple[IntArray, IntArray]:
+def _fused(reading: Reading, name: str, *, x: str, grid: Grid) -> tuple[IntArray, IntArray]:
     scale = reading.file.constant(f"{x}.weight.scale")
     bias = reading.file.integers(f"{x}.bias")
     conv = next(node for node in reading.nodes if node.name == x)
@@ -309,10 +244,10 @@ def _factors(file: OnnxFile, constant: str, shift: int, name: str) -> IntArray:
     """Per-channel integers of a float64 constant in units of 2^−shift, of an int64 one as is."""
     is_integer = constant in file.constants and file.constant(constant).dtype == np.int64
     values = file.integers(constant, unit=1.0 if is_integer else 0.5**shift)
-    return _channels(values, name).astype(np.int64)
+    return channels_of(values, name).astype(np.int64)
 
 
-def _rescale(reading: _Reading, name: str, facts: Facts) -> Rescale:
+def _rescale(reading: Reading, name: str, facts: Facts) -> Rescale:
     file = reading.file
     shift = facts.integer("shift", most=MAX_SHIFT)
     negative_shift = facts.integer("negative_shift", most=MAX_SHIFT)
@@ -335,21 +270,21 @@ def _rescale(reading: _Reading, name: str, facts: Facts) -> Rescale:
     )
 
 
-def _max_pool(reading: _Reading, name: str, _: Facts) -> MaxPool2d:
+def _max_pool(reading: Reading, name: str, _: Facts) -> MaxPool2d:
     file, where, node = reading.file, f"node {name}", tensor_name(name)
     return MaxPool2d(
         name,
         reading.source(name),
-        _pair(file.attribute(node, "kernel_shape"), where),
-        _pair(file.attribute(node, "strides"), where),
-        _four(file.attribute(node, "pads"), where),
+        pair_of(file.attribute(node, "kernel_shape"), where),
+        pair_of(file.attribute(node, "strides"), where),
+        four_of(file.attribute(node, "pads"), where),
     )
 
 
-def _sum_pool(reading: _Reading, name: str, facts: Facts) -> SumPool2d:
+def _sum_pool(reading: Reading, name: str, facts: Facts) -> SumPool2d:
     file, x = reading.file, reading.source(name)
     height, width, _ = reading.image_shape(x)
-    stride = _pair(facts.integers("stride", count=2), facts.where)
+    stride = pair_of(facts.integers("stride", count=2), facts.where)
     if f"{name}.rows" not in file.constants:
         return SumPool2d(name, x, (height, width), stride)
     rows, columns = file.constant(f"{name}.rows").T, file.constant(f"{name}.columns")
@@ -364,21 +299,21 @@ def _window(matrix: Array) -> int:
     return int(np.count_nonzero(matrix[:, 0])) if matrix.ndim == 2 and matrix.size else 0
 
 
-def _slice(reading: _Reading, name: str, _: Facts) -> Slice:
+def _slice(reading: Reading, name: str, _: Facts) -> Slice:
     starts, stops = (reading.file.integers(f"{name}.{key}").ravel() for key in ("starts", "ends"))
     if len(starts) != 1 or len(stops) != 1:
         raise damaged("it slices more than the channels", where=f"node {name}")
     return Slice(name, reading.source(name), int(starts[0]), int(stops[0]))
 
 
-def _reshape(reading: _Reading, name: str, _: Facts) -> Reshape:
+def _reshape(reading: Reading, name: str, _: Facts) -> Reshape:
     shape = reading.file.integers(f"{name}.shape").ravel().tolist()
     if len(shape) not in (2, 4):
         raise damaged(f"shape {shape}", where=f"node {name}")
     return Reshape(name, reading.source(name), tuple(shape[1:]))
 
 
-def _add(reading: _Reading, name: str, _: Facts) -> Add:
+def _add(reading: Reading, name: str, _: Facts) -> Add:
     return Add(name, *_pair_of_names(reading.sources(name), name))
 
 
@@ -388,15 +323,15 @@ def _pair_of_names(names: tuple[str, ...], where: str) -> tuple[str, str]:
     return names[0], names[1]
 
 
-def _concat(reading: _Reading, name: str, _: Facts) -> Concat:
+def _concat(reading: Reading, name: str, _: Facts) -> Concat:
     return Concat(name, reading.sources(name))
 
 
-def _dequantize(reading: _Reading, name: str, _: Facts) -> Dequantize:
+def _dequantize(reading: Reading, name: str, _: Facts) -> Dequantize:
     return Dequantize(name, reading.source(name, tensor=OUTPUT))
 
 
-_READERS: Mapping[str, Callable[[_Reading, str, Facts], Node]] = {
+_QCDQ_READERS: Readers = {
     "Quantize": _quantize,
     "Conv2d": _conv,
     "Linear": _linear,
@@ -409,6 +344,29 @@ _READERS: Mapping[str, Callable[[_Reading, str, Facts], Node]] = {
     "Reshape": _reshape,
     "Add": _add,
     "Dequantize": _dequantize,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How a profile is read, and how it is written again to be compared."""
+
+    readers: Readers
+    write: Callable[[IntGraph, Reading], ir.Model]
+
+
+_FORMS: Mapping[str, _Form] = {
+    QCDQ.name: _Form(_QCDQ_READERS, lambda graph, reading: Emitter(graph, reading.forms).model({})),
+    INTEGER.name: _Form(
+        {**_QCDQ_READERS, **INTEGER_READERS}, lambda graph, _: IntegerEmitter(graph).model({})
+    ),
+    LOWBIT.name: _Form(
+        _QCDQ_READERS, lambda graph, reading: LowbitEmitter(graph, reading.forms).model({})
+    ),
+    QONNX.name: _Form(
+        {**_QCDQ_READERS, **QONNX_READERS},
+        lambda graph, reading: QonnxEmitter(graph, reading.singles).model({}),
+    ),
 }
 
 
@@ -452,8 +410,6 @@ def _foreign(node: onnx.NodeProto, why: str) -> UnsupportedError:
 
 def _signature(node: onnx.NodeProto) -> str:
     """Operator, attributes, inputs and outputs as text."""
-    pairs = {
-        a.name: a.i if a.type == onnx.AttributeProto.INT else list(a.ints) for a in node.attribute
-    }
+    pairs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     attributes = ", ".join(f"{key}={pairs[key]}" for key in sorted(pairs))
     return f"{', '.join(node.output)} = {node.op_type}({', '.join(node.input)}; {attributes})"

@@ -1,0 +1,27 @@
+"""The integer graph as ONNX, written and read in every profile, and the runtimes that run it."""
+
+from bitfold.export.onnx.check import (
+    profile_in,
+    require_onnxruntime,
+    run_onnxruntime,
+    trace_onnxruntime,
+)
+from bitfold.export.onnx.openvino import is_openvino_available, run_openvino, trace_openvino
+from bitfold.export.onnx.qdq import OnnxExport, onnx_model, to_onnx
+from bitfold.export.onnx.reader import read_onnx
+from bitfold.export.onnx.survey import survey_onnx
+
+__all__ = [
+    "OnnxExport",
+    "is_openvino_available",
+    "onnx_model",
+    "profile_in",
+    "read_onnx",
+    "require_onnxruntime",
+    "run_onnxruntime",
+    "run_openvino",
+    "survey_onnx",
+    "to_onnx",
+    "trace_onnxruntime",
+    "trace_openvino",
+]
