@@ -4,10 +4,12 @@
     python benchmarks/matrix.py -o benchmarks/results/matrix.json --page docs/networks.md
 
 Weights are random, statistics come from one calibration pass. A row is a network folded to
-integers, written as ONNX, run on two images by the oracle (with ``ir.float64``'s exact products),
-the C kernels (every tensor they materialize, and the whole plan), numba and ONNX Runtime, compared
-by ``==``, and simulated on one FPGA part. Rows of the same bitfold version that the file holds
-already are kept; one that failed is tried again; remove the file to measure everything anew.
+integers, written as ONNX, and run: by the oracle (with ``ir.float64``'s exact products), the chosen
+C and numba kernels (every tensor they materialize, and the whole plan) and ONNX Runtime on two
+images; on the first of them by each kernel row of this CPU, forced, tensor by tensor, by ONNX
+Runtime without optimization, and on the ``integer`` profile by ONNX Runtime and OpenVINO. All are
+compared by ``==``; then one FPGA part is simulated. Rows of the same bitfold version that the file
+holds already are kept; one that failed is tried again; remove the file to measure everything anew.
 """
 
 import argparse
@@ -27,11 +29,20 @@ import torch
 
 import bitfold
 from bitfold.benchmark import cpu_name
-from bitfold.certify import compare_traces
-from bitfold.export import Folded, fold_network, run_onnxruntime, to_onnx
+from bitfold.certify import Stage, compare_traces
+from bitfold.errors import UnsupportedError
+from bitfold.export import (
+    Folded,
+    fold_network,
+    onnx_model,
+    run_onnxruntime,
+    run_openvino,
+    to_onnx,
+)
 from bitfold.files import write_atomically
 from bitfold.fpga_sim import simulate
 from bitfold.ir import IntGraph, trace_float64
+from bitfold.kernels import forced_choices
 from bitfold.models import NetSpec, Preprocessing, new_network
 from bitfold.models.nets.catalogue import count_genes
 from bitfold.models.offered import NETS
@@ -123,29 +134,77 @@ def layer_counts(folded: Folded) -> dict[str, int]:
     return {"exact": exact, "bounded": bounded, "saturating": saturating}
 
 
+class Comparison:
+    """Every form of one network against the oracle: stages, refusals, and seconds of each part."""
+
+    def __init__(self, graph: IntGraph, images: np.ndarray) -> None:
+        self.graph, self.images, self.watch = graph, images, Stopwatch()
+        self.want = trace_float64(graph, images)
+        self.seconds = {"oracle": self.watch.lap()}
+        self.stages: dict[str, Stage] = {}
+        self.refused: dict[str, str] = {}
+
+    def add(self, name: str, got: Mapping[str, np.ndarray]) -> None:
+        """Compare the tensors of ``got``, which may be those of the first images alone."""
+        count = len(next(iter(got.values())))
+        want = {layer: values[:count] for layer, values in self.want.items()}
+        self.stages[name] = compare_traces(name, got, want)
+
+    def add_logits(self, name: str, logits: np.ndarray) -> None:
+        """Compare the results."""
+        self.add(name, {self.graph.output.name: logits})
+
+    def add_chosen_kernels(self) -> None:
+        """The plans that a user gets, all images."""
+        for backend in ("c", "numba"):
+            with Session(self.graph, backend=backend) as session:
+                self.add(backend, session.trace(self.images))
+                self.add_logits(f"{backend} whole plan", session.run(self.images))
+            self.seconds[backend] = self.watch.lap()
+
+    def add_kernel_rows(self) -> None:
+        """Each row of this CPU where it fits, one image."""
+        for backend, row in forced_choices():
+            with Session(self.graph, backend=backend, force=row) as session:
+                self.add(row, session.trace(self.images[:1]))
+        self.seconds["rows"] = self.watch.lap()
+
+    def add_runtimes(self, path: Path) -> None:
+        """ONNX Runtime on the default profile, then both runtimes on ``integer``."""
+        first = self.images[:1]
+        self.add_logits("onnxruntime", run_onnxruntime(path, self.images))
+        self.add_logits("onnxruntime unoptimized", run_onnxruntime(path, first, optimized=False))
+        self.seconds["onnxruntime"] = self.watch.lap()
+        try:
+            data = onnx_model(self.graph, profile="integer")
+        except UnsupportedError as error:
+            self.refused["integer"] = str(error)
+            return
+        self.add_logits("onnxruntime integer", run_onnxruntime(data, first))
+        self.add_logits("openvino integer", run_openvino(data, first))
+        self.seconds["integer"] = self.watch.lap()
+
+    def row(self) -> Row:
+        """What the results file holds of it."""
+        answers = self.want[self.graph.output.name]
+        stages = self.stages.items()
+        return {
+            "compared": {name: stage.compared for name, stage in stages},
+            "mismatches": {name: stage.mismatches for name, stage in stages},
+            "first": {name: stage.first.layer for name, stage in stages if stage.first},
+            "refused": self.refused,
+            "distinct_logits": int((answers[0] != answers[1]).sum()),
+            "seconds": self.seconds,
+        }
+
+
 def compare(graph: IntGraph, path: Path, images: np.ndarray) -> Row:
     """Values compared and mismatches of every form against the oracle, and seconds of each."""
-    watch = Stopwatch()
-    want = trace_float64(graph, images)
-    seconds = {"oracle": watch.lap()}
-    forms = {}
-    for backend in ("c", "numba"):
-        with Session(graph, backend=backend) as session:
-            forms[backend] = compare_traces(backend, session.trace(images), want)
-            whole = {graph.output.name: session.run(images)}
-            forms[f"{backend} whole plan"] = compare_traces(backend, whole, want)
-        seconds[backend] = watch.lap()
-    logits = {graph.output.name: run_onnxruntime(path, images)}
-    forms["onnxruntime"] = compare_traces("onnxruntime", logits, want)
-    seconds["onnxruntime"] = watch.lap()
-    answers = want[graph.output.name]
-    return {
-        "compared": {name: stage.compared for name, stage in forms.items()},
-        "mismatches": {name: stage.mismatches for name, stage in forms.items()},
-        "first": {name: stage.first.layer for name, stage in forms.items() if stage.first},
-        "distinct_logits": int((answers[0] != answers[1]).sum()),
-        "seconds": seconds,
-    }
+    comparison = Comparison(graph, images)
+    comparison.add_chosen_kernels()
+    comparison.add_kernel_rows()
+    comparison.add_runtimes(path)
+    return comparison.row()
 
 
 def measure(cell: Cell, folder: Path) -> Row:
@@ -212,7 +271,7 @@ def read_rows(path: Path) -> dict[str, Row]:
 
 def write_rows(path: Path, rows: Mapping[str, Row]) -> None:
     """The whole document, in the order of ``cells``."""
-    packages = ("torch", "numpy", "numba", "onnx", "onnxruntime")
+    packages = ("torch", "numpy", "numba", "onnx", "onnxruntime", "openvino")
     document = {
         "cpu": cpu_name(),
         "python": platform.python_version(),
@@ -233,7 +292,8 @@ def summary(row: Row) -> str:
     wrong = sum(row["mismatches"].values())
     return (
         f"{row['name']:36} {row['macs'] / 1e6:7.0f} M  {wrong} mismatches, "
-        f"{row['distinct_logits']} distinct logits  {row['steps']}  {seconds}"
+        f"{row['distinct_logits']} distinct logits  {row['steps']}  {seconds}  "
+        f"{' '.join(row['refused'])}"
     )
 
 
