@@ -51,13 +51,14 @@ static uint64_t portable_macs(size_t rounds) {
   "\n"                                 \
   "vpaddw %%ymm" t ", %%ymm" a ", %%ymm" a "\n"
 #define DOT(v, r, a) v "vpdpbusd %%" r "0, %%" r "1, %%" r a "\n"
-#define DOTS(v, r)                                                                              \
-  DOT(v, r, "4")                                                                                \
-  DOT(v, r, "5")                                                                                \
-  DOT(v, r, "6")                                                                                \
-  DOT(v, r, "7")                                                                                \
-  DOT(v, r, "8") DOT(v, r, "9") DOT(v, r, "10") DOT(v, r, "11") DOT(v, r, "12") DOT(v, r, "13") \
-      DOT(v, r, "14") DOT(v, r, "15")
+#define DOTS(v, r) \
+  DOT(v, r, "4")   \
+  DOT(v, r, "5")   \
+  DOT(v, r, "6")   \
+  DOT(v, r, "7")   \
+  DOT(v, r, "8")   \
+  DOT(v, r, "9")   \
+  DOT(v, r, "10") DOT(v, r, "11") DOT(v, r, "12") DOT(v, r, "13") DOT(v, r, "14") DOT(v, r, "15")
 #define RUN(body)                                                                                  \
   __asm__ volatile(LOOP(body)                                                                      \
                    : "+r"(rounds)                                                                  \

@@ -42,8 +42,8 @@ static inline __attribute__((always_inline)) void bf_expand_bits(const bf_packed
   for (size_t at = 0; at < size; at += 256) {
     BF_EXPAND(0)
     BF_EXPAND(1)
-    BF_EXPAND(2) BF_EXPAND(3) BF_EXPAND(4) BF_EXPAND(5) BF_EXPAND(6) BF_EXPAND(7) panel +=
-        32 * bits;
+    BF_EXPAND(2)
+    BF_EXPAND(3) BF_EXPAND(4) BF_EXPAND(5) BF_EXPAND(6) BF_EXPAND(7) panel += 32 * bits;
   }
 }
 
