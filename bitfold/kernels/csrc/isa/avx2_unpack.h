@@ -30,7 +30,7 @@ static inline __attribute__((always_inline)) __m256i bf_indices_avx2(const uint8
 
 #define BF_EXPAND(j)                                               \
   _mm256_storeu_si256((__m256i *)(void *)(expanded + at + 32 * j), \
-                      _mm256_shuffle_epi8(table, bf_indices_avx2(panel, j, bits)));
+                      _mm256_shuffle_epi8(table, bf_indices_avx2(panel, j, bits)))
 
 static inline __attribute__((always_inline)) void bf_expand_bits(const bf_packed *restrict packed,
                                                                  const uint8_t *restrict panel,
@@ -40,10 +40,15 @@ static inline __attribute__((always_inline)) void bf_expand_bits(const bf_packed
   const __m256i table = _mm256_broadcastsi128_si256(codes);
   const size_t size = packed->expanded_bytes;
   for (size_t at = 0; at < size; at += 256) {
-    BF_EXPAND(0)
-    BF_EXPAND(1)
-    BF_EXPAND(2)
-    BF_EXPAND(3) BF_EXPAND(4) BF_EXPAND(5) BF_EXPAND(6) BF_EXPAND(7) panel += 32 * bits;
+    BF_EXPAND(0);
+    BF_EXPAND(1);
+    BF_EXPAND(2);
+    BF_EXPAND(3);
+    BF_EXPAND(4);
+    BF_EXPAND(5);
+    BF_EXPAND(6);
+    BF_EXPAND(7);
+    panel += 32 * bits;
   }
 }
 
