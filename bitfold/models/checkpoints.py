@@ -9,6 +9,7 @@ contiguous CPU tensors. A file without ``format`` is a published one (``bitfold.
 import io
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,7 @@ def read_tensors(path: Path) -> object:
         raise InputError(
             f"the checkpoint cannot be read: {error}", where=where, todo="Check its permissions."
         ) from error
+    _require_no_compression(stream, path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -162,6 +164,26 @@ def _refused(path: Path, reason: str) -> InputError:
         where=f"file {path}",
         todo="Save the state_dict alone; a file from a stranger may run code when it is unpickled.",
     )
+
+
+def _require_no_compression(stream: io.BytesIO, path: Path) -> None:
+    """Torch stores its tensors as they are: an archive that unfolds to more is not its own.
+
+    Raises InputError before anything is unfolded.
+    """
+    unfolded = 0
+    try:
+        # Neither is torch's old format an archive, nor is what is damaged: torch.load says.
+        if zipfile.is_zipfile(stream):
+            with zipfile.ZipFile(stream) as archive:
+                unfolded = sum(entry.file_size for entry in archive.infolist())
+    # zipfile raises more than BadZipFile on damaged bytes: ValueError, UnicodeDecodeError …
+    except Exception as error:
+        raise _damaged(path, str(error)) from error
+    stream.seek(0)
+    size = stream.getbuffer().nbytes
+    if unfolded > size:
+        raise _damaged(path, f"its content is compressed and claims {unfolded} bytes")
 
 
 def _damaged(path: Path, reason: str) -> InputError:

@@ -1,7 +1,10 @@
 """Checkpoint files: round trip, and every way in which a file can be bad."""
 
+import contextlib
 import pathlib
+import tracemalloc
 import warnings
+import zipfile
 
 import pytest
 import torch
@@ -95,6 +98,31 @@ def test_another_file_is_refused(tmp_path, data):
     path = tmp_path / "other.pt"
     path.write_bytes(data)
     assert "damaged or no checkpoint" in error_of(path)
+
+
+def test_a_compressed_archive_is_refused_before_it_is_unfolded(path, tmp_path):
+    bomb = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as folded:
+        for entry in whole.infolist():
+            folded.writestr(entry.filename, whole.read(entry))
+        with folded.open("archive/data/999", "w") as entry:
+            for _ in range(256):
+                entry.write(bytes(2**20))
+    tracemalloc.start()
+    message = error_of(bomb)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "its content is compressed and claims" in message
+    assert peak < 2**24
+
+
+@pytest.mark.parametrize("at", range(0, 400, 7))
+def test_a_damaged_directory_of_the_archive_is_one_clean_error(path, at):
+    data = bytearray(path.read_bytes())
+    data[-1 - at] ^= 0x5A
+    path.write_bytes(data)
+    with contextlib.suppress(InputError, UnsupportedError):
+        load_checkpoint(path)
 
 
 class _Payload:
