@@ -25,7 +25,10 @@ REPLAYED_TESTS = $(shell grep -l replayed_rows $(KERNEL_TESTS))
 CROSS ?= aarch64-linux-gnu
 QEMU ?= qemu-aarch64 -L /usr/$(CROSS)
 
-.PHONY: help demo test bench lint docs sanitize emulate clang neon clean install install-dev
+FUZZ_SECONDS ?= 3600
+FUZZ_DIR ?= $(BUILD)/fuzz
+
+.PHONY: help demo test bench lint docs sanitize emulate clang neon fuzz clean install install-dev
 .DEFAULT_GOAL := help
 
 help:
@@ -38,6 +41,7 @@ help:
 	@echo "make emulate   the kernels' tests on AVX-512 rows emulated with SIMDe (needs libsimde-dev)"
 	@echo "make clang     the kernels' tests on a library built with clang"
 	@echo "make neon      the kernels' tests on aarch64 rows under qemu-user (needs $(CROSS)-gcc and qemu-user)"
+	@echo "make fuzz      atheris on the loaders of ONNX files and checkpoints, FUZZ_SECONDS=$(FUZZ_SECONDS) each (by hand)"
 	@echo "make clean     remove $(VENV), $(BUILD) and $(DEMO_DIR)"
 	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) PIP_FLAGS='$(PIP_FLAGS)' PYTEST_FLAGS='$(PYTEST_FLAGS)'"
 
@@ -112,6 +116,13 @@ neon: $(VENV)/.installed-dev
 	$(BIN)/cmake --build $(BUILD)/neon
 	BITFOLD_KERNEL_REPLAY="$(QEMU) $(abspath $(BUILD))/neon/kernel_replay" \
 	$(BIN)/python -m pytest $(REPLAYED_TESTS) $(PYTEST_FLAGS)
+
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -e '.[fuzz]'
+	for loader in onnx checkpoint; do \
+	  $(BIN)/python -m tests.fuzz.fuzz_loaders $$loader --corpus $(FUZZ_DIR)/$$loader \
+	    -artifact_prefix=$(FUZZ_DIR)/ -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) $(BUILD) $(DEMO_DIR)
