@@ -12,16 +12,15 @@ if TYPE_CHECKING:
     from bitfold.export.from_checkpoint import from_checkpoint
     from bitfold.export.int8 import int8_peer, peer_onnx, peer_tflite
     from bitfold.export.lowering import LayerReport
+    from bitfold.export.model_files import read_onnx, survey_onnx
     from bitfold.export.onnx import (
         OnnxExport,
         is_openvino_available,
         onnx_model,
         profile_in,
-        read_onnx,
         require_onnxruntime,
         run_onnxruntime,
         run_openvino,
-        survey_onnx,
         to_onnx,
         trace_onnxruntime,
         trace_openvino,
@@ -43,8 +42,8 @@ _HOMES = {
     "OnnxExport": "onnx",
     "onnx_model": "onnx",
     "to_onnx": "onnx",
-    "read_onnx": "onnx",
-    "survey_onnx": "onnx",
+    "read_onnx": "model_files",
+    "survey_onnx": "model_files",
     "RuntimeFlips": "foreign.compare",
     "compare_file": "foreign.compare",
     "require_onnxruntime": "onnx",

@@ -5,9 +5,9 @@ import onnx
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bitfold.export.model_files import graph_of
 from bitfold.export.onnx.check import Level, compare_onnxruntime
 from bitfold.export.onnx.qdq import onnx_model
-from bitfold.export.onnx.reader import graph_of
 from bitfold.ir import IntGraph, to_text
 from tests.property.strategies import int_graphs
 

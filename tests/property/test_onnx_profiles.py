@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitfold.export import is_openvino_available, run_openvino, trace_openvino
+from bitfold.export.model_files import graph_of
 from bitfold.export.onnx.check import compare_onnxruntime, is_available
 from bitfold.export.onnx.qdq import onnx_model
-from bitfold.export.onnx.reader import graph_of
 from bitfold.ir import IntGraph, to_text, trace_oracle
 from tests.property.strategies import int_graphs
 

@@ -12,7 +12,7 @@ from bitfold.cli import main
 from bitfold.errors import BitfoldError, InputError, UsageError
 from bitfold.export import onnx_model, read_onnx
 from bitfold.export.foreign import read_model, survey_model
-from bitfold.export.onnx.reader import graph_of
+from bitfold.export.model_files import graph_of
 from bitfold.ir import run_oracle
 from bitfold.ir.own_input import InputStep, OwnInput, own_input, without_own_input
 from tests.foreign_models import FLOAT, UINT8, Maker
@@ -341,7 +341,7 @@ def test_a_million_nodes_are_refused_at_once(tmp_path):
     graph.node.extend(chain)
     data = onnx.ModelProto(graph=graph).SerializeToString()
     (tmp_path / "many.onnx").write_bytes(data)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(BitfoldError, match="nodes"):
         read_onnx(tmp_path / "many.onnx")
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5

@@ -9,8 +9,8 @@ from torch import nn
 
 from bitfold.errors import UnsupportedError
 from bitfold.export import compare_codes, fold_network, onnx_model, quantizer_names, run_onnxruntime
+from bitfold.export.model_files import graph_of
 from bitfold.export.onnx.check import is_available
-from bitfold.export.onnx.reader import graph_of
 from bitfold.export.trace import trace
 from bitfold.ir import to_text, trace_oracle
 from bitfold.kernels.c_backend import c_rows

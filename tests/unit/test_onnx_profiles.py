@@ -13,11 +13,11 @@ from onnx.reference.op_run import OpRun
 
 from bitfold.errors import UnsupportedError
 from bitfold.export import to_onnx
+from bitfold.export.model_files import graph_of, read_onnx
 from bitfold.export.onnx.check import LEVELS, compare_onnxruntime, is_available, profile_in
 from bitfold.export.onnx.digits import digits_of, plan_product, value_of
 from bitfold.export.onnx.openvino import is_openvino_available, run_openvino, trace_openvino
 from bitfold.export.onnx.qdq import onnx_model
-from bitfold.export.onnx.reader import graph_of, read_onnx
 from bitfold.ir import (
     Conv2d,
     Dequantize,

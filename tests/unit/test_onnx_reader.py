@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bitfold.errors import BitfoldError, GraphError, InputError, OffGridError, UnsupportedError
+from bitfold.export.model_files import graph_of, read_onnx
 from bitfold.export.onnx.qdq import GRAPH_KEY, VERSION_KEY, onnx_model
-from bitfold.export.onnx.reader import graph_of, read_onnx
 from bitfold.ir import Conv2d, Rescale, Thresholds, to_text
 from tests.property.strategies import every_op_graph
 

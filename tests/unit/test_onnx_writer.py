@@ -8,10 +8,10 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from bitfold.errors import OutputError, UnsupportedError, UsageError
+from bitfold.export.model_files import graph_of, read_onnx
 from bitfold.export.onnx.affine import fit_line, line_table
 from bitfold.export.onnx.check import LEVELS, Level, compare_onnxruntime, run_onnxruntime
 from bitfold.export.onnx.qdq import onnx_model, to_onnx
-from bitfold.export.onnx.reader import graph_of, read_onnx
 from bitfold.files import write_atomically
 from bitfold.ir import (
     Conv2d,

@@ -8,19 +8,17 @@ from bitfold.export.onnx.check import (
 )
 from bitfold.export.onnx.openvino import is_openvino_available, run_openvino, trace_openvino
 from bitfold.export.onnx.qdq import OnnxExport, onnx_model, to_onnx
-from bitfold.export.onnx.reader import read_onnx
-from bitfold.export.onnx.survey import survey_onnx
+from bitfold.export.onnx.reader import own_graph
 
 __all__ = [
     "OnnxExport",
     "is_openvino_available",
     "onnx_model",
+    "own_graph",
     "profile_in",
-    "read_onnx",
     "require_onnxruntime",
     "run_onnxruntime",
     "run_openvino",
-    "survey_onnx",
     "to_onnx",
     "trace_onnxruntime",
     "trace_openvino",

@@ -8,14 +8,12 @@ is found and named, never ignored.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from bitfold.errors import BitfoldError, UnsupportedError
-from bitfold.export.foreign import read_model
+from bitfold.errors import UnsupportedError
 from bitfold.export.onnx.affine import Line, line_table
 from bitfold.export.onnx.build import INPUT, INTEGER, LOWBIT, OUTPUT, QCDQ, QONNX, tensor_name
 from bitfold.export.onnx.emit import Emitter, half_of, is_whole_map
@@ -25,9 +23,6 @@ from bitfold.export.onnx.file import (
     OnnxFile,
     damaged,
     decode,
-    is_ours,
-    parse,
-    read_bytes,
 )
 from bitfold.export.onnx.fused import Fused, error_bound, fused_table, is_proven, side_of
 from bitfold.export.onnx.integer import IntegerEmitter
@@ -72,28 +67,11 @@ MAX_SIDE = 2**16
 MAX_GAIN = 2.0**53
 
 
-def read_onnx(path: str | Path) -> IntGraph:
-    """The verified graph of an ONNX file: one that ``to_onnx`` wrote, or another tool's.
+def own_graph(model: onnx.ModelProto) -> IntGraph:
+    """The verified graph of a file that ``to_onnx`` wrote.
 
-    Another tool's model keeps its own input (``bitfold.ir.own_input``). Raises InputError for a
-    missing, truncated or damaged file, UnsupportedError (naming node and operator) for what is
-    not read, GraphError where an edit broke an invariant.
+    Raises InputError and UnsupportedError as ``bitfold.export.read_onnx`` does.
     """
-    data = read_bytes(path)
-    try:
-        model = parse(data)
-        return _own_graph(model) if is_ours(model) else read_model(model, Path(path).parent).graph
-    except BitfoldError as error:
-        raise error.within(f"file {path}") from error
-
-
-def graph_of(data: bytes) -> IntGraph:
-    """``read_onnx`` for bytes already in memory; external data is refused."""
-    model = parse(data)
-    return _own_graph(model) if is_ours(model) else read_model(model).graph
-
-
-def _own_graph(model: onnx.ModelProto) -> IntGraph:
     file = decode(model)
     reading = Reading(file)
     form = _FORMS[file.profile.name]
