@@ -99,7 +99,9 @@ class _Comparison:
             if len(few):
                 report(form.name)
                 expected = {name: values[: len(few)] for name, values in want.items()}
-                stage = compare_traces(form.name, form.trace(few), expected, detail=form.detail)
+                stage = compare_traces(
+                    form.name, form.trace(few), expected, graph=self.graph, detail=form.detail
+                )
                 self.stages[form.name].append(stage.shifted(offset))
 
     def all_stages(self) -> tuple[Stage, ...]:

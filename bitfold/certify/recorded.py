@@ -161,8 +161,9 @@ def _stage(fields: _Fields) -> Stage:
 
 def _first(fields: _Fields) -> FirstDifference:
     return FirstDifference(
-        fields.text("layer"), fields.integers("index"), fields.number("got"), fields.number("want")
-    )
+        fields.text("layer"), fields.integers("index"), fields.number("got"),
+        fields.number("want"), fields.text("cause"), fields.text("why"),
+    )  # fmt: skip
 
 
 def _inputs(fields: _Fields) -> Inputs:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bitfold.certify.causes import UNKNOWN, Cause
 from bitfold.certify.stages import ORACLE, FirstDifference, Images, Stage, Traces
 from bitfold.errors import UsageError
 from bitfold.ir import IntGraph
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # What evaluating the trained network in float64 can itself move a value by.
 FLOAT64_NOISE = 1e-9
+# The same in float32, for values of ordinary size: it only names a likely cause.
+FLOAT32_NOISE = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ WAYS: Mapping[str, tuple["Precision", bool]] = {
     ALONE_32: ("float32", True),
     RUNNING: ("float32", False),
 }
+NOISE = {ALONE_64: FLOAT64_NOISE, ALONE_32: FLOAT32_NOISE}
 
 
 class TrainedComparison:
@@ -127,7 +131,8 @@ class TrainedComparison:
             chosen = [flip for flip in flips if reports[flip.name].exact == exact]
             if chosen:
                 decides = exact and way == ALONE_64
-                yield _flip_stage(f"fake-quant {way}, {label}", chosen, exact=decides)
+                reach = _reach(reports, NOISE[way])
+                yield _flip_stage(f"fake-quant {way}, {label}", chosen, exact=decides, reach=reach)
 
     def _bound_stages(self) -> list[Stage]:
         return _bound_stages(list(self.merged(ALONE_64).values()), self.trained.reports)
@@ -145,11 +150,18 @@ class TrainedComparison:
         )  # fmt: skip
 
 
-def _flip_stage(name: str, flips: Sequence["LayerFlips"], *, exact: bool) -> Stage:
+def _flip_stage(
+    name: str, flips: Sequence["LayerFlips"], *, exact: bool, reach: Mapping[str, float]
+) -> Stage:
+    """``reach``: how far from a crossing each layer's bound and the arithmetic can move a value."""
     worst = next((flip for flip in flips if flip.first is not None), None)
     first = None
     if worst is not None and worst.first is not None:
-        first = FirstDifference(worst.name, worst.first, worst.got, worst.want)
+        why = f"at most {worst.farthest:.2g} from the crossing in real units"
+        cause = Cause("tie", why) if worst.farthest <= reach[worst.name] else UNKNOWN
+        first = FirstDifference(
+            worst.name, worst.first, worst.got, worst.want, cause.kind, cause.why
+        )
     return Stage(
         name,
         ORACLE,
@@ -162,6 +174,10 @@ def _flip_stage(name: str, flips: Sequence["LayerFlips"], *, exact: bool) -> Sta
     )
 
 
+def _reach(reports: Mapping[str, "LayerReport"], noise: float) -> dict[str, float]:
+    return {name: report.error * (1 + noise) + noise for name, report in reports.items()}
+
+
 def _rate(flips: Sequence["LayerFlips"]) -> float:
     return sum(flip.flips for flip in flips) / max(1, sum(flip.compared for flip in flips))
 
@@ -171,14 +187,11 @@ def _bound_stages(
 ) -> list[Stage]:
     """Whether each layer's flips lie as close to a crossing as its bound says."""
     bounded = [flip for flip in flips if not reports[flip.name].exact]
-    beyond = [
-        flip
-        for flip in bounded
-        if flip.farthest > reports[flip.name].error * (1 + FLOAT64_NOISE) + FLOAT64_NOISE
-    ]
+    reach = _reach(reports, FLOAT64_NOISE)
+    beyond = [flip for flip in bounded if flip.farthest > reach[flip.name]]
     if not bounded:
         return []
-    first = _flip_stage("", beyond, exact=True).first if beyond else None
+    first = _flip_stage("", beyond, exact=True, reach=reach).first if beyond else None
     most = max((flip.farthest for flip in bounded), default=0.0)
     name, detail = "fake-quant float64, flips beyond their bound", f"{len(bounded)} layers"
     return [Stage(name, ORACLE, len(bounded), len(beyond), most, first, detail=detail)]
