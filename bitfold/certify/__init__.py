@@ -7,9 +7,11 @@ FPGA array. The trained fake-quantized network is compared layer by layer in flo
 fed by the graph's own codes: in float64 layers folded into exact thresholds must agree to the last
 code, layers behind the fixed-point stream carry a bound and their flips are listed.
 
-``replay`` makes a certificate again and names the first thing that is not the same.
+``replay`` makes a certificate again and names the first thing that is not the same;
+``against`` finds the first tensor at which two models of one network part.
 """
 
+from bitfold.certify.against import Bisection, FileSide, Side, bisect_files, bisect_graphs
 from bitfold.certify.certificate import Certificate, certify
 from bitfold.certify.inputs import DataSource, FileRecord, Inputs, inputs_of_certificate
 from bitfold.certify.recorded import RecordedCertificate, read_certificate
@@ -29,6 +31,12 @@ __all__ = [
     "certify",
     "compare_traces",
     "runtime_stage",
+    # two models of one network
+    "Bisection",
+    "FileSide",
+    "Side",
+    "bisect_files",
+    "bisect_graphs",
     # again
     "Change",
     "RecordedCertificate",

@@ -17,6 +17,7 @@ from bitfold.cli.published_options import (
     StdOption,
 )
 from bitfold.cli.shell import Shell, Verb, write_json
+from bitfold.cli.verify_against import against as compare_models
 from bitfold.cli.verify_replay import replay as replay_certificate
 from bitfold.cli.verify_replay import without_overrides
 from bitfold.cli.verify_request import DEFAULT_LIMIT, Request, load
@@ -36,6 +37,10 @@ ReplayOption = Annotated[
     Path | None,
     typer.Option("--replay", metavar="FILE", help="Make this certificate again and compare."),
 ]
+AgainstOption = Annotated[
+    Path | None,
+    typer.Option("--against", metavar="OTHER", help="Find where MODEL and this model part."),
+]
 
 
 def verify(
@@ -46,6 +51,7 @@ def verify(
     checkpoint: CheckpointOption = None,
     limit: LimitOption = None,
     output: OptionalOutput = None,
+    against: AgainstOption = None,
     replay: ReplayOption = None,
     genome: GenomeOption = None,
     edges: EdgesOption = None,
@@ -67,6 +73,12 @@ def verify(
     options = {key: text for key, text in texts.items() if text is not None}
     if output is not None:
         require_folder_of(output)
+    if against is not None:
+        _refuse_with_against(options, checkpoint=checkpoint, replay=replay)
+        known = _known_model(model)
+        wanted = limit or DEFAULT_LIMIT
+        compare_models(shell, known, against, data=data, limit=wanted, output=output)
+        return
     if replay is not None:
         without_overrides(options, limit=limit)
         replay_certificate(
@@ -89,15 +101,33 @@ def _request(
     limit: int,
     options: dict[str, str],
 ) -> Request:
+    known = _known_model(model)
+    if data is None:
+        raise UsageError("no images to compare on", where="option --data", todo="--data embedded")
+    return Request(known, data, checkpoint, limit, options)
+
+
+def _known_model(model: Path | None) -> Path:
     if model is None:
         raise UsageError(
             "no model to verify",
             where="argument MODEL",
             todo="Name an ONNX file, or a certificate with --replay.",
         )
-    if data is None:
-        raise UsageError("no images to compare on", where="option --data", todo="--data embedded")
-    return Request(model, data, checkpoint, limit, options)
+    return model
+
+
+def _refuse_with_against(
+    options: dict[str, str], *, checkpoint: Path | None, replay: Path | None
+) -> None:
+    given = [*options]
+    given += [name for name, path in (("checkpoint", checkpoint), ("replay", replay)) if path]
+    if given:
+        raise UsageError(
+            "--against compares two files as they are",
+            where=f"option --{given[0].replace('input_shape', 'input')}",
+            todo="Leave it out.",
+        )
 
 
 VERB = Verb(
@@ -107,5 +137,6 @@ VERB = Verb(
         "bitfold verify resnet20.onnx --data fashion-mnist --limit 200",
         "bitfold verify resnet20.onnx --data embedded --checkpoint resnet20.pt -o certificate.json",
         "bitfold verify --replay certificate.json",
+        "bitfold verify mine.onnx --against yours.onnx --data embedded",
     ),
 )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bitfold.export.lowering import LayerReport
     from bitfold.export.onnx import (
         OnnxExport,
+        RunnableModel,
         is_openvino_available,
         onnx_model,
         profile_in,
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
         require_onnxruntime,
         run_onnxruntime,
         run_openvino,
+        run_tensors,
+        runnable_model,
         survey_onnx,
         to_onnx,
         trace_onnxruntime,
@@ -53,6 +56,9 @@ _HOMES = {
     "trace_onnxruntime": "onnx",
     "is_openvino_available": "onnx",
     "run_openvino": "onnx",
+    "RunnableModel": "onnx",
+    "run_tensors": "onnx",
+    "runnable_model": "onnx",
     "trace_openvino": "onnx",
     # the same network for other engines
     "int8_peer": "int8",
@@ -65,6 +71,7 @@ __all__ = [
     "LayerFlips",
     "LayerReport",
     "OnnxExport",
+    "RunnableModel",
     "RuntimeFlips",
     "compare_codes",
     "compare_file",
@@ -82,6 +89,8 @@ __all__ = [
     "require_onnxruntime",
     "run_onnxruntime",
     "run_openvino",
+    "run_tensors",
+    "runnable_model",
     "survey_onnx",
     "to_onnx",
     "trace_onnxruntime",

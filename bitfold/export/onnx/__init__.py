@@ -10,9 +10,11 @@ from bitfold.export.onnx.openvino import is_openvino_available, run_openvino, tr
 from bitfold.export.onnx.qdq import OnnxExport, onnx_model, to_onnx
 from bitfold.export.onnx.reader import read_onnx
 from bitfold.export.onnx.survey import survey_onnx
+from bitfold.export.onnx.tensors import RunnableModel, run_tensors, runnable_model
 
 __all__ = [
     "OnnxExport",
+    "RunnableModel",
     "is_openvino_available",
     "onnx_model",
     "profile_in",
@@ -20,6 +22,8 @@ __all__ = [
     "require_onnxruntime",
     "run_onnxruntime",
     "run_openvino",
+    "run_tensors",
+    "runnable_model",
     "survey_onnx",
     "to_onnx",
     "trace_onnxruntime",
