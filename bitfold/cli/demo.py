@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from bitfold.cli.bench import measure
+from bitfold.cli.certificate_table import mismatch
 from bitfold.cli.export import export_checkpoint
 from bitfold.cli.inputs import open_graph
 from bitfold.cli.shell import Shell, Verb, write_json, write_output
-from bitfold.cli.verify import make_certificate, mismatch
+from bitfold.cli.verify_request import Request, load
 from bitfold.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -125,9 +126,7 @@ def run_network(shell: Shell, source: Path, *, folder: Path) -> Outcome:
 
 def _proved(shell: Shell, model: Path, checkpoint: Path) -> "Certificate":
     """The certificate on a few embedded images, written beside the model; raises MismatchError."""
-    certificate = make_certificate(
-        shell, model, data="embedded", checkpoint=checkpoint, limit=CERTIFIED_IMAGES
-    )
+    certificate = load(Request(model, "embedded", checkpoint, CERTIFIED_IMAGES)).certificate(shell)
     write_json(model.with_name("certificate.json"), certificate.to_dict())
     if not certificate.ok:
         raise mismatch(certificate, model)

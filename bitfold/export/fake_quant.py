@@ -1,14 +1,16 @@
 """The trained network beside its integer graph: code flips, layer by layer.
 
 Two comparisons, both of activation codes. *Free running*: the fake-quantized network as it was
-trained, float32, each layer fed by the float layer before it; a flip travels on. *Layer by layer*:
-the network in float64 where each quantizer's output is replaced by the integer graph's codes, so
-that every layer answers for itself alone; a layer folded into exact thresholds must not flip.
+trained, each layer fed by the float layer before it; a flip travels on. *Layer by layer*: each
+quantizer's output is replaced by the integer graph's codes, so that every layer answers for itself
+alone. In float64 a layer folded into exact thresholds must not flip; in float32 it may, where the
+value lies within float32 rounding of a crossing.
 """
 
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from torch import Tensor, nn
 
 from bitfold.ir import CodeTensor, IntArray, IntGraph
 from bitfold.models import ActivationQuantizer
+
+Precision = Literal["float32", "float64"]
 
 BATCH = 100
 
@@ -172,9 +176,14 @@ def compare_codes(
     *,
     codes: Mapping[str, IntArray],
     layer_by_layer: bool,
+    precision: Precision | None = None,
 ) -> tuple[tuple[LayerFlips, ...], NDArray[np.float32]]:
-    """Flips of every quantizer in ``names`` against ``codes``, and the float network's logits."""
-    dtype = torch.float64 if layer_by_layer else torch.float32
+    """Flips of every quantizer in ``names`` against ``codes``, and the float network's logits.
+
+    Without ``precision`` the network computes in float64 layer by layer, else in float32.
+    """
+    chosen = precision or ("float64" if layer_by_layer else "float32")
+    dtype = {"float32": torch.float32, "float64": torch.float64}[chosen]
     network = copy.deepcopy(model).eval().to(dtype)
     parts: dict[str, list[LayerFlips]] = {name: [] for name in names}
     logits = []

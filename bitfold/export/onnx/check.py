@@ -69,7 +69,8 @@ def require_onnxruntime() -> None:
         )
 
 
-def _session(data: bytes, *, level: Level, threads: int) -> "onnxruntime.InferenceSession":
+def open_session(data: bytes, *, level: Level, threads: int) -> "onnxruntime.InferenceSession":
+    """A session on the CPU; UnsupportedError where ONNX Runtime does not load the model."""
     require_onnxruntime()
     import onnxruntime as ort
 
@@ -123,7 +124,7 @@ def run_onnxruntime(
 
     ``optimized=False`` is ORT_DISABLE_ALL, True the default level.
     """
-    session = _session(model_bytes(model), level="all" if optimized else "off", threads=threads)
+    session = open_session(model_bytes(model), level="all" if optimized else "off", threads=threads)
     return _run(session, [OUTPUT], images)[0].astype(np.float32, copy=False)
 
 
@@ -192,7 +193,7 @@ def trace_onnxruntime(
     """
     copy = exposed(model_bytes(model))
     chosen: Level = level or ("all" if optimized else "off")
-    session = _session(copy.data, level=chosen, threads=threads)
+    session = open_session(copy.data, level=chosen, threads=threads)
     return integers_of(copy, _run(session, [*copy.tensors.values(), OUTPUT], images))
 
 
@@ -224,7 +225,7 @@ def compare_onnxruntime(
     chosen: Level = level or ("all" if optimized else "off")
     got = trace_onnxruntime(model, images, level=chosen)
     want = dict(trace_float64(graph, images))
-    plain = _run(_session(model_bytes(model), level=chosen, threads=1), [OUTPUT], images)[0]
+    plain = _run(open_session(model_bytes(model), level=chosen, threads=1), [OUTPUT], images)[0]
     pairs = {name: (got[name], want[name]) for name in want if name in got}
     pairs[graph.output.name] = (plain.astype(np.float32), want[graph.output.name])
     found = (first_difference(name, *pair) for name, pair in pairs.items())
