@@ -1,6 +1,7 @@
 """Every network × method × bits at full size: exports, verifies, simulates; JSON and a table.
 
     python benchmarks/matrix.py -o benchmarks/results/matrix.json [--net resnet18] [--minutes 30]
+    python benchmarks/matrix.py -o benchmarks/results/matrix.json --chosen-rows
     python benchmarks/matrix.py -o benchmarks/results/matrix.json --page docs/networks.md
 
 Weights are random, statistics come from one calibration pass. A row is a network folded to
@@ -10,6 +11,8 @@ images; on the first of them by each kernel row of this CPU, forced, tensor by t
 Runtime without optimization, and on the ``integer`` profile by ONNX Runtime and OpenVINO. All are
 compared by ``==``; then one FPGA part is simulated. Rows of the same bitfold version that the file
 holds already are kept; one that failed is tried again; remove the file to measure everything anew.
+``--chosen-rows`` leaves the forced kernel rows out, which take most of the time; a later run
+without it does such networks again.
 """
 
 import argparse
@@ -198,16 +201,17 @@ class Comparison:
         }
 
 
-def compare(graph: IntGraph, path: Path, images: np.ndarray) -> Row:
+def compare(graph: IntGraph, path: Path, images: np.ndarray, *, all_rows: bool) -> Row:
     """Values compared and mismatches of every form against the oracle, and seconds of each."""
     comparison = Comparison(graph, images)
     comparison.add_chosen_kernels()
-    comparison.add_kernel_rows()
+    if all_rows:
+        comparison.add_kernel_rows()
     comparison.add_runtimes(path)
     return comparison.row()
 
 
-def measure(cell: Cell, folder: Path) -> Row:
+def measure(cell: Cell, folder: Path, *, all_rows: bool) -> Row:
     """Everything about one network."""
     spec, watch = cell.spec(), Stopwatch()
     model = new_network(spec, seed=0)
@@ -219,7 +223,7 @@ def measure(cell: Cell, folder: Path) -> Row:
     seconds["onnx"] = watch.lap()
     shape = (IMAGES, *spec.input_shape)
     images = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
-    found = compare(graph, path, images)
+    found = compare(graph, path, images, all_rows=all_rows)
     seconds |= found.pop("seconds")
     watch.lap()
     report = simulate(graph, device=DEVICE)
@@ -239,7 +243,7 @@ def measure(cell: Cell, folder: Path) -> Row:
     }
 
 
-def row_of(cell: Cell) -> Row:
+def row_of(cell: Cell, *, all_rows: bool) -> Row:
     """``measure`` under the cell's name; what goes wrong is part of the row."""
     named: Row = {
         "name": cell.label,
@@ -248,18 +252,20 @@ def row_of(cell: Cell) -> Row:
         "bits": list(cell.bits),
         "per_channel": cell.per_channel,
         "version": bitfold.__version__,
+        "all_rows": all_rows,
     }
     try:
         with tempfile.TemporaryDirectory() as folder:
-            return named | measure(cell, Path(folder))
+            return named | measure(cell, Path(folder), all_rows=all_rows)
     except Exception as error:  # a benchmark of hundreds of networks goes on
         traceback.print_exc()
         return named | {"error": f"{type(error).__name__}: {error}"}
 
 
-def is_done(row: Row) -> bool:
-    """Whether ``row`` is this version's and has no error."""
-    return row["version"] == bitfold.__version__ and "error" not in row
+def is_done(row: Row, *, all_rows: bool) -> bool:
+    """Whether ``row`` is this version's, has no error, and holds the kernel rows if asked for."""
+    is_sound = row["version"] == bitfold.__version__ and "error" not in row
+    return is_sound and (bool(row["all_rows"]) or not all_rows)
 
 
 def read_rows(path: Path) -> dict[str, Row]:
@@ -306,8 +312,8 @@ def table(rows: Mapping[str, Row]) -> str:
     """Markdown: one line a network and method, bits side by side."""
     lines = [
         "| network | input | method | bits W/A | layers | MMACs | exact / bounded / saturating "
-        "| ONNX file, MB | Mcycles | mismatches |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| ONNX file, MB | Mcycles | forms | mismatches |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     done = [row for row in rows.values() if "error" not in row]
     order = list(NETS)
@@ -331,6 +337,7 @@ def table(rows: Mapping[str, Row]) -> str:
             joined(steps),
             joined([f"{row['file_bytes'] / 1e6:.1f}" for row in group]),
             joined([f"{row['cycles'] / 1e6:.2f}" for row in group]),
+            joined([str(len(row["compared"])) for row in group]),
             str(sum(sum(row["mismatches"].values()) for row in group)),
         ]
         lines.append(f"| {' | '.join(cell)} |")
@@ -362,21 +369,24 @@ def main() -> None:
     parser.add_argument("--net", default="", help="only networks whose name holds this text")
     parser.add_argument("--method", default="", help="only methods whose name holds this text")
     parser.add_argument("--minutes", type=float, default=1e9, help="start no row after this long")
+    parser.add_argument(
+        "--chosen-rows", action="store_true", help="leave out the kernel rows that are not chosen"
+    )
     parser.add_argument("--page", type=Path, help="write the table there and run nothing")
     options = parser.parse_args()
     if options.page:
         write_page(options.page, options.output)
         return
-    rows = read_rows(options.output)
+    rows, all_rows = read_rows(options.output), not options.chosen_rows
     torch.set_num_threads(1)
     end = time.monotonic() + 60 * options.minutes
     for cell in cells():
         chosen = options.net in cell.net and options.method in cell.method
-        if not chosen or (cell.label in rows and is_done(rows[cell.label])):
+        if not chosen or (cell.label in rows and is_done(rows[cell.label], all_rows=all_rows)):
             continue
         if time.monotonic() > end:
             break
-        rows[cell.label] = row_of(cell)
+        rows[cell.label] = row_of(cell, all_rows=all_rows)
         print(summary(rows[cell.label]), flush=True)
         write_rows(options.output, rows)
 
