@@ -223,6 +223,12 @@ class ArrayConfig:
         """Rows · cols."""
         return self.rows * self.cols
 
+    def multipliers(self, *, vector: bool) -> int:
+        """Multipliers of the array, R·C·S, or of the vector unit."""
+        if vector:
+            return (self.vector_channels or self.cols) * self.vector_taps
+        return self.pes * self.lanes
+
     @property
     def drain_cycles(self) -> int:
         """2R + C: cycles from a tile's last operands until its last row has left."""

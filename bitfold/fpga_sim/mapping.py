@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from bitfold.errors import UnsupportedError, UsageError
 from bitfold.fpga_sim.array import MAX_BITS, PE_BITS, ArrayConfig
 from bitfold.fpga_sim.cycles import Gemm, ceil_div, scalesim_output_size
+from bitfold.fpga_sim.tiling import Window
 from bitfold.ir.graph import IntGraph
 from bitfold.ir.grid import Grid
 from bitfold.ir.ops import Conv2d, Linear
@@ -38,6 +39,17 @@ class MappedLayer:
     a_digit_bits: int
     acc_bits: int
     out_bits: int
+    window: Window
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether every group has one input channel and there is more than one."""
+        return self.gemm.groups > 1 and self.gemm.depth == self.taps
+
+    @property
+    def taps(self) -> int:
+        """Kernel positions of one filter."""
+        return self.window.taps
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +106,15 @@ def _gemm(graph: IntGraph, node: MacNode, array: ArrayConfig) -> Gemm:
     return Gemm(height * width, kh * kw * depth, num_out // node.groups, node.groups)
 
 
+def _window(graph: IntGraph, node: MacNode) -> Window:
+    """Which input rows output pixels need; a Linear is one pixel."""
+    if isinstance(node, Linear):
+        return Window(1, 1, 1, 1, 1, taps=1)
+    _, kh, kw, _ = node.weight.shape
+    height, width = graph.types[node.name].shape[:2]
+    return Window(graph.types[node.x].shape[0], kh, node.stride[0], height, width, taps=kh * kw)
+
+
 def _settle_widths(graph: IntGraph, nodes: tuple[MacNode, ...], array: ArrayConfig) -> ArrayConfig:
     """``array`` with operand widths: given ones, else taken from the layers.
 
@@ -139,6 +160,7 @@ def _map_layer(graph: IntGraph, node: MacNode, array: ArrayConfig) -> MappedLaye
     out = graph.types[node.name]
     assert isinstance(out, Accumulator)
     gemm = _gemm(graph, node, array)
+    window = _window(graph, node)
     w_bits, a_bits = _digit_bits(node.weight_grid, codes, array)
     w_digits = ceil_div(node.weight_grid.bits, w_bits)
     a_digits = ceil_div(codes.bits, a_bits)
@@ -162,6 +184,7 @@ def _map_layer(graph: IntGraph, node: MacNode, array: ArrayConfig) -> MappedLaye
         a_digit_bits=a_bits,
         acc_bits=acc_bits,
         out_bits=signed_bits(out.lo, out.hi),
+        window=window,
     )
 
 
