@@ -1,11 +1,12 @@
 """The array under simulation: its size, dataflow, drain style, operand widths and modes."""
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Self
 
-from bitfold.errors import InputError, UnsupportedError, UsageError
+from bitfold.errors import InputError, UsageError
 
 CHOICES = {
     "dataflow": ("os", "ws", "is"),
@@ -95,7 +96,7 @@ class ArrayConfig:
     clock_mhz
         A parameter; None takes the device's default.
 
-    Raises UsageError on an impossible value, UnsupportedError on what is not modelled.
+    Raises UsageError on an impossible value.
     """
 
     rows: int = 16
@@ -148,10 +149,10 @@ class ArrayConfig:
 
     def _require_modelled(self) -> None:
         if self.mode == "finn":
-            raise UnsupportedError(
-                "FINN's folded dataflow pipeline is not modelled",
+            raise UsageError(
+                "FINN's pipeline has a folding a layer, not an array",
                 where="mode",
-                todo="Use mode native or scalesim.",
+                todo="Give a folding: --mode finn --config FOLDING.json, or simulate_folding.",
             )
         if self.mode == "scalesim" and self.lanes != 1:
             raise UsageError(
@@ -223,6 +224,24 @@ class ArrayConfig:
         """Rows · cols."""
         return self.rows * self.cols
 
+    def with_settings(self, settings: Sequence[str]) -> Self:
+        """This array with ``key=value`` texts on top, values as in TOML or bare words.
+
+        Raises UsageError on an unknown key or an impossible value.
+        """
+        known = {field.name for field in fields(self)}
+        given: dict[str, object] = {}
+        for text in settings:
+            key, equals, value = text.partition("=")
+            if not equals or key not in known:
+                raise UsageError(
+                    f"{text!r} is no setting of the array",
+                    where="setting",
+                    todo=f"Write KEY=VALUE with one of {', '.join(sorted(known))}.",
+                )
+            given[key] = _parsed(value)
+        return replace(self, **given)  # type: ignore[arg-type]  # checked by __post_init__
+
     def multipliers(self, *, vector: bool) -> int:
         """Multipliers of the array, R·C·S, or of the vector unit."""
         if vector:
@@ -237,6 +256,13 @@ class ArrayConfig:
     def with_bits(self, *, w_bits: int, a_bits: int) -> Self:
         """The same array with its operand widths settled."""
         return replace(self, w_bits=w_bits, a_bits=a_bits)
+
+
+def _parsed(value: str) -> object:
+    try:
+        return tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return value
 
 
 def _require_choice(key: str, value: object, allowed: tuple[str, ...]) -> None:

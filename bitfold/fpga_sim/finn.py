@@ -25,7 +25,7 @@ MATRIX_UNIT = re.compile(
 VECTOR_UNIT = re.compile(
     r"(?:VectorVectorActivation|Vector_Vector_Activate_Batch|VVAU(?:_hls|_rtl)?)_(\d+)"
 )
-TODO = 'Give {"MVAU_0": {"PE": 16, "SIMD": 3}, …}, one entry a layer in order.'
+FOLDING_FORM = 'Give {"MVAU_0": {"PE": 16, "SIMD": 3}, …}, one entry a layer in order.'
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,9 @@ def read_folding(path: str | Path) -> tuple[dict[int, Folding], dict[int, Foldin
             raise TypeError("not an object")
         return _foldings(content, MATRIX_UNIT), _foldings(content, VECTOR_UNIT)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"not a folding: {error!r}", where=f"file {path}", todo=TODO) from error
+        raise InputError(
+            f"not a folding: {error!r}", where=f"file {path}", todo=FOLDING_FORM
+        ) from error
 
 
 def _foldings(
@@ -214,7 +216,7 @@ def simulate_folding(
         if folding is None:
             kind = "VVAU" if unit.vector else "MVAU"
             raise UsageError(
-                f"no folding for {kind}_{number} ({unit.name})", where=where, todo=TODO
+                f"no folding for {kind}_{number} ({unit.name})", where=where, todo=FOLDING_FORM
             )
         _require_divisor(unit, "PE", folding.pe, unit.rows, where=where)
         _require_divisor(unit, "SIMD", folding.simd, unit.columns, where=where)

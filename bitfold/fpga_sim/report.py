@@ -18,6 +18,7 @@ from bitfold.fpga_sim.layers import (
 from bitfold.fpga_sim.mapping import MappedLayer, Mapping, map_graph
 from bitfold.fpga_sim.memory import buffers, layer_traffic
 from bitfold.fpga_sim.resources import Estimate, estimate
+from bitfold.fpga_sim.scalesim import WRONG
 from bitfold.fpga_sim.tiling import RATE_DENOMINATOR, Plan, Port
 from bitfold.ir.graph import IntGraph
 
@@ -31,7 +32,7 @@ class LayerReport:
 
     utilisation = multiplications carried out (digits included) / (R·C·S·cycles).
     ``bound`` says what most cycles go to: compute, bandwidth, fill/drain or depthwise (a grouped
-    layer's idle columns). ``plan`` is None in scalesim mode.
+    layer's idle columns). ``scheduled`` is None in scalesim mode.
     """
 
     name: str
@@ -43,21 +44,15 @@ class LayerReport:
     utilisation: float
     dram_bytes: int
     bound: str
-    rows: int
-    cols: int
-    plan: Plan | None
+    scheduled: Scheduled | None
+
+    @property
+    def plan(self) -> Plan | None:
+        """Its tiling; None in scalesim mode."""
+        return None if self.scheduled is None else self.scheduled.plan
 
     def to_dict(self) -> dict[str, object]:
         """The fields of the JSON, in order."""
-        plan = self.plan
-        tiling = None if plan is None else {
-            "rows_used": self.rows,
-            "cols_used": self.cols,
-            "row_folds": plan.rows,
-            "column_folds": plan.columns,
-            "outer": "rows" if plan.rows_outside else "columns",
-            "blocks": plan.blocks,
-        }  # fmt: skip
         return {
             "name": self.name,
             "cycles": self.cycles,
@@ -68,7 +63,21 @@ class LayerReport:
             "macs": self.macs,
             "passes": self.passes,
             "bound": self.bound,
-            "tiling": tiling,
+            "tiling": self._tiling(),
+        }
+
+    def _tiling(self) -> dict[str, object] | None:
+        found = self.scheduled
+        if found is None:
+            return None
+        return {
+            "unit": "vector" if found.vector else "array",
+            "rows_used": found.rows,
+            "cols_used": found.cols,
+            "row_folds": found.plan.rows,
+            "column_folds": found.plan.columns,
+            "outer": "rows" if found.plan.rows_outside else "columns",
+            "blocks": found.plan.blocks,
         }
 
 
@@ -92,6 +101,7 @@ class Report:
     resources: Estimate | None
     model_error: ModelError
     notes: tuple[str, ...]
+    port: Port
 
     @property
     def cycles(self) -> int:
@@ -234,9 +244,7 @@ def _scalesim_layer(layer: MappedLayer, array: ArrayConfig, num_bytes: int) -> L
         utilisation=layer.gemm.macs / (array.pes * cycles),
         dram_bytes=num_bytes,
         bound="compute",
-        rows=array.rows,
-        cols=array.cols,
-        plan=None,
+        scheduled=None,
     )
 
 
@@ -252,17 +260,14 @@ def _native_layer(layer: MappedLayer, array: ArrayConfig, found: Scheduled) -> L
         utilisation=layer.gemm.products / (array.multipliers(vector=found.vector) * plan.cycles),
         dram_bytes=plan.dram_bytes,
         bound=bound_of(layer, array, found),
-        rows=found.rows,
-        cols=found.cols,
-        plan=plan,
+        scheduled=found,
     )
 
 
 def bound_of(layer: MappedLayer, array: ArrayConfig, found: Scheduled) -> str:
     """Where most cycles go: waiting for the port, filling and draining, or multiplying.
 
-    Of the cycles that multiply, a grouped layer on the array is called depthwise where idle columns
-    take more of them than busy ones.
+    A grouped layer that leaves more columns idle than busy is called depthwise, unless it waits.
     """
     part = replace(array, rows=found.rows, cols=found.cols)
     stall, compute = found.plan.stall_cycles, found.plan.compute_cycles
@@ -272,10 +277,9 @@ def bound_of(layer: MappedLayer, array: ArrayConfig, found: Scheduled) -> str:
     idle = compute - steps
     if stall >= max(steps, idle):
         return "bandwidth"
-    if idle > steps:
-        return "fill/drain"
-    grouped = layer.gemm.groups > 1 and 2 * layer.gemm.filters < part.cols
-    return "depthwise" if grouped else "compute"
+    if layer.gemm.groups > 1 and 2 * layer.gemm.filters < part.cols:
+        return "depthwise"
+    return "fill/drain" if idle > steps else "compute"
 
 
 def _model_error(array: ArrayConfig, found: Estimate | None) -> ModelError:
@@ -301,12 +305,14 @@ def _notes(mapping: Mapping, found: Estimate | None) -> tuple[str, ...]:
         f"activations in {layer.gemm.passes} passes of {array.w_bits} x {array.a_bits} bits"
         for layer in passes
     ]
+    if array.mode == "scalesim":
+        notes += [f"SCALE-Sim: {text}" for text in WRONG]
     if array.mode == "native" and array.drain == "shadow":
         notes.append("the shadow drain's flip-flops are an estimate, not synthesised as an array")
     return tuple(notes)
 
 
-def _configure(
+def configure(
     config: ArrayConfig | str | Path | None, changes: ReadOnlyDict[str, object]
 ) -> ArrayConfig:
     """``config``, or the default array, with every given (not None) change on top."""
@@ -351,19 +357,21 @@ def simulate(
         "clock_mhz": clock_mhz,
         "dram_bytes_per_cycle": dram_bytes_per_cycle,
     }
-    mapping = map_graph(graph, _configure(config, changes))
+    mapping = map_graph(graph, configure(config, changes))
     settled = mapping.array
     clock = settled.clock_mhz or found.clock_mhz
     rate = Fraction(settled.dram_bytes_per_cycle or Fraction(found.dram_mb_per_s) / Fraction(clock))
+    port = _port(settled, rate)
     used = estimate(graph, mapping) if settled.mode == "native" else None
     return Report(
         device=found,
         mapping=mapping,
         clock_mhz=clock,
-        layers=_layers(graph, mapping, _port(settled, rate)),
+        layers=_layers(graph, mapping, port),
         resources=used,
         model_error=_model_error(settled, used),
         notes=_notes(mapping, used),
+        port=port,
     )
 
 

@@ -98,9 +98,24 @@ def test_what_cannot_be_built_is_refused_with_what_can(changes, what, todo):
     assert (caught.value.what, caught.value.todo) == (what, todo)
 
 
-def test_finn_mode_is_not_supported():
-    with pytest.raises(UnsupportedError, match="FINN's folded dataflow pipeline is not modelled"):
+def test_finn_mode_takes_a_folding():
+    with pytest.raises(UsageError, match="FINN's pipeline has a folding a layer, not an array"):
         ArrayConfig(mode="finn")
+
+
+def test_settings_are_texts():
+    array = ArrayConfig().with_settings(["lanes=4", "drain=shadow", "clock_mhz=1.5", "map_words=9"])
+    assert array == ArrayConfig(lanes=4, drain="shadow", clock_mhz=1.5, map_words=9)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [("lanes", "'lanes' is no setting of the array"), ("lane=4", "'lane=4' is no setting"),
+     ("lanes=four", "lanes is 'four'"), ("lanes=", "lanes is ''")],
+)  # fmt: skip
+def test_a_wrong_setting_says_what_is_wrong(text, what):
+    with pytest.raises(UsageError, match=what):
+        ArrayConfig().with_settings([text])
 
 
 def test_an_array_is_read_from_toml(tmp_path):
