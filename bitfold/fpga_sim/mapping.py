@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from bitfold.errors import UnsupportedError, UsageError
 from bitfold.fpga_sim.array import MAX_BITS, PE_BITS, ArrayConfig
 from bitfold.fpga_sim.cycles import Gemm, ceil_div, scalesim_output_size
+from bitfold.fpga_sim.per_graph import per_graph
 from bitfold.fpga_sim.tiling import Window
 from bitfold.ir.graph import IntGraph
 from bitfold.ir.grid import Grid
@@ -155,6 +156,16 @@ def _digit_bits(weights: Grid, codes: Grid, array: ArrayConfig) -> tuple[int, in
     return array.w_bits, array.a_bits
 
 
+@per_graph
+def _sums(graph: IntGraph) -> dict[str, tuple[int, int]]:
+    """Least and greatest sum of products of each layer."""
+    found: dict[str, tuple[int, int]] = {}
+    for node in mac_nodes(graph):
+        codes = input_grid(graph, node)
+        found[node.name] = product_interval(node.weight, node.bias * 0, lo=codes.lo, hi=codes.hi)
+    return found
+
+
 def _map_layer(graph: IntGraph, node: MacNode, array: ArrayConfig) -> MappedLayer:
     codes = input_grid(graph, node)
     out = graph.types[node.name]
@@ -171,7 +182,7 @@ def _map_layer(graph: IntGraph, node: MacNode, array: ArrayConfig) -> MappedLaye
     if passes > 1:
         acc_bits = signed_bits(0, gemm.depth * (2**w_bits - 1) * (2**a_bits - 1))
     else:
-        lo, hi = product_interval(node.weight, node.bias * 0, lo=codes.lo, hi=codes.hi)
+        lo, hi = _sums(graph)[node.name]
         acc_bits = signed_bits(min(lo, 0), max(hi, 0))
     return MappedLayer(
         name=node.name,

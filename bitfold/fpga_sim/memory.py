@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from bitfold.fpga_sim.array import ArrayConfig
 from bitfold.fpga_sim.cycles import ceil_div
 from bitfold.fpga_sim.mapping import MappedLayer, Mapping, mac_nodes
+from bitfold.fpga_sim.per_graph import per_graph
 from bitfold.fpga_sim.tiling import Traffic
 from bitfold.ir.graph import IntGraph
 from bitfold.ir.ops import Conv2d, Dequantize, Linear, Node, Rescale, Thresholds, inputs_of
@@ -72,6 +73,7 @@ def parameter_bits(graph: IntGraph, node: Node) -> int:
             return 0
 
 
+@per_graph
 def layer_traffic(graph: IntGraph) -> ReadOnlyDict[str, Traffic]:
     """Packed DRAM bytes of each layer for one image, each moved once.
 
