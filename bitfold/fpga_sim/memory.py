@@ -1,19 +1,18 @@
-"""Bytes to and from DRAM, stall cycles, block RAM of the buffers (docs/fpga_model.md, 5 and 6).
+"""Bytes to and from DRAM and the block RAM of the buffers (docs/fpga_model.md, 5 and 6).
 
 A layer owns every in-stream node whose operands are complete only after it. A tensor that a later
 layer reads is written to DRAM once, packed to its bits, and read once by each layer that uses it.
 """
 
+import math
 from collections.abc import Mapping as ReadOnlyDict
 from dataclasses import dataclass
-from fractions import Fraction
-from math import ceil
-
-import numpy as np
 
 from bitfold.fpga_sim.array import ArrayConfig
 from bitfold.fpga_sim.cycles import ceil_div
 from bitfold.fpga_sim.mapping import MappedLayer, Mapping, mac_nodes
+from bitfold.fpga_sim.per_graph import per_graph
+from bitfold.fpga_sim.tiling import Traffic
 from bitfold.ir.graph import IntGraph
 from bitfold.ir.ops import Conv2d, Dequantize, Linear, Node, Rescale, Thresholds, inputs_of
 from bitfold.ir.types import CodeTensor, FloatTensor, TensorType, signed_bits
@@ -23,7 +22,7 @@ RESCALE_BITS = 32
 
 def tensor_bits(kind: TensorType) -> int:
     """Packed bits of one image's tensor; codes by index, wide integers by their proven range."""
-    elements = int(np.prod(kind.shape))
+    elements = math.prod(kind.shape)
     match kind:
         case CodeTensor():
             return elements * kind.grid.bits
@@ -74,36 +73,42 @@ def parameter_bits(graph: IntGraph, node: Node) -> int:
             return 0
 
 
-def layer_bytes(graph: IntGraph) -> ReadOnlyDict[str, int]:
-    """DRAM bytes of each layer for one image: constants, tensors read, tensors written.
+@per_graph
+def layer_traffic(graph: IntGraph) -> ReadOnlyDict[str, Traffic]:
+    """Packed DRAM bytes of each layer for one image, each moved once.
 
     The image is read as bytes; the result is written as the integers before ``Dequantize``.
     """
     owner = owners(graph)
-    total = dict.fromkeys(owner.values(), 0)
+    macs = {node.name: node for node in mac_nodes(graph)}
+    constants, inputs, others, writes = (dict.fromkeys(macs, 0) for _ in range(4))
     written: set[str] = set()
     read: set[tuple[str, str]] = set()
-    total[owner[graph.input.name]] += _bytes(8 * int(np.prod(graph.input.shape)))
+    image = graph.input.name
+    first = macs[owner[image]]
+    # What the first layer reads may be made from the image on the way.
+    (inputs if first.x == image else others)[first.name] += _bytes(8 * math.prod(graph.input.shape))
     for node in graph.nodes:
         mine = owner[node.name]
-        total[mine] += _bytes(parameter_bits(graph, node))
+        constants[mine] += _bytes(parameter_bits(graph, node))
         for x in inputs_of(node):
-            if x == graph.input.name:
+            if x == image:
                 continue
             size = _bytes(tensor_bits(graph.types[x]))
             crosses = owner[x] != mine or isinstance(node, Dequantize)
             if crosses and x not in written:
                 written.add(x)
-                total[owner[x]] += size
+                writes[owner[x]] += size
             if owner[x] != mine and (x, mine) not in read:
                 read.add((x, mine))
-                total[mine] += size
-    return total
+                (inputs if x == macs[mine].x else others)[mine] += size
+    return {name: Traffic(constants[name], inputs[name], others[name], writes[name])
+            for name in macs}  # fmt: skip
 
 
-def stall_cycles(compute: int, num_bytes: int, *, bytes_per_cycle: Fraction) -> int:
-    """max(0, ⌈bytes / bytes per cycle⌉ − compute): transfers overlap the layer's own computing."""
-    return max(0, ceil(Fraction(num_bytes) / bytes_per_cycle) - compute)
+def layer_bytes(graph: IntGraph) -> ReadOnlyDict[str, int]:
+    """DRAM bytes of each layer for one image with everything moved once."""
+    return {name: traffic.total for name, traffic in layer_traffic(graph).items()}
 
 
 def bram18(width: int, depth: int) -> int:
@@ -124,6 +129,11 @@ def bram18(width: int, depth: int) -> int:
     return ceil_div(depth, 512) * ceil_div(width, 36)
 
 
+def uram(width: int, depth: int) -> int:
+    """UltraRAM blocks of 4096 words of 72 bits."""
+    return ceil_div(width, 72) * ceil_div(depth, 4096)
+
+
 @dataclass(frozen=True, slots=True)
 class Buffer:
     """A double-buffered memory: ``width`` bits a word, ``depth`` words in both halves."""
@@ -131,39 +141,70 @@ class Buffer:
     name: str
     width: int
     depth: int
+    ram: str = "bram"
+
+    @property
+    def bits(self) -> int:
+        """Capacity of both halves."""
+        return self.width * self.depth
 
     @property
     def bram18(self) -> int:
-        """18-kbit blocks."""
-        return bram18(self.width, self.depth)
+        """18-kbit blocks; 0 in UltraRAM."""
+        return bram18(self.width, self.depth) if self.ram == "bram" else 0
+
+    @property
+    def uram(self) -> int:
+        """UltraRAM blocks; 0 in block RAM."""
+        return uram(self.width, self.depth) if self.ram == "uram" else 0
 
 
-def _weight_words(layer: MappedLayer, array: ArrayConfig) -> int:
+def weight_words(layer: MappedLayer, array: ArrayConfig) -> int:
+    """Words of one column fold's weights, every digit of them."""
     return ceil_div(layer.gemm.depth, array.lanes) * layer.w_digits
 
 
-def _tile_words(layer: MappedLayer, array: ArrayConfig) -> int:
+def tile_words(layer: MappedLayer, array: ArrayConfig) -> int:
+    """Words of one row fold's unrolled windows, every digit of them."""
     return ceil_div(layer.gemm.depth, array.lanes) * layer.a_digits
 
 
+def operand_widths(array: ArrayConfig) -> tuple[int, int]:
+    """Bits of a word of weights (C·S·w_bits) and of activations (R·S·a_bits)."""
+    assert array.w_bits is not None
+    assert array.a_bits is not None
+    return array.cols * array.lanes * array.w_bits, array.rows * array.lanes * array.a_bits
+
+
 def buffers(graph: IntGraph, mapping: Mapping) -> tuple[Buffer, ...]:
-    """Buffers that feed the array every cycle, sized for the largest layer, each twice.
+    """Buffers that feed the array every cycle, of the depth given or sized for the largest layer.
 
     weights: one column fold, C·S·w_bits wide. tile: the unrolled windows of one row fold,
     R·S·a_bits wide. map: the packed input of one layer, as wide as the tile buffer it fills.
+    outputs: C sums a word; an output-stationary array needs none, its results stream out.
     """
-    array = mapping.array
-    assert array.w_bits is not None
-    assert array.a_bits is not None
-    w_width = array.cols * array.lanes * array.w_bits
-    a_width = array.rows * array.lanes * array.a_bits
-    largest_map = max(tensor_bits(graph.types[node.x]) for node in mac_nodes(graph))
-    layers = mapping.layers
-    return (
-        Buffer("weights", w_width, 2 * max(_weight_words(layer, array) for layer in layers)),
-        Buffer("tile", a_width, 2 * max(_tile_words(layer, array) for layer in layers)),
-        Buffer("map", a_width, 2 * ceil_div(largest_map, a_width)),
-    )
+    array, layers = mapping.array, mapping.layers
+    w_width, a_width = operand_widths(array)
+    largest_map = max(8 * _bytes(tensor_bits(graph.types[x.x])) for x in mac_nodes(graph))
+    weights = array.weight_words or 2 * max(weight_words(layer, array) for layer in layers)
+    tile = array.tile_words or 2 * max(tile_words(layer, array) for layer in layers)
+    maps = array.map_words or 2 * ceil_div(largest_map, a_width)
+    found = [
+        Buffer("weights", w_width, weights, array.weight_ram),
+        Buffer("tile", a_width, tile, array.tile_ram),
+        Buffer("map", a_width, maps, array.map_ram),
+    ]
+    if array.output_words is not None or array.dataflow != "os":
+        outputs = array.output_words or 2 * max(output_words(layer, array) for layer in layers)
+        out_bits = max(layer.out_bits for layer in layers)
+        found.append(Buffer("outputs", array.cols * out_bits, outputs, array.output_ram))
+    return tuple(found)
+
+
+def output_words(layer: MappedLayer, array: ArrayConfig) -> int:
+    """Words of one block of sums: R rows of a tile, P pixels (WS) or M filters (IS) at once."""
+    gemm = layer.gemm
+    return {"os": array.rows, "ws": gemm.pixels, "is": gemm.filters}[array.dataflow]
 
 
 def bram36(parts: tuple[Buffer, ...]) -> int:

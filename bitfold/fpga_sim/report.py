@@ -8,9 +8,18 @@ from pathlib import Path
 from bitfold.fpga_sim.array import ArrayConfig
 from bitfold.fpga_sim.cycles import compute_cycles
 from bitfold.fpga_sim.device import RESOURCES, Device, find_device
+from bitfold.fpga_sim.layers import (
+    Scheduled,
+    capacity_of,
+    operand_steps,
+    require_buffers,
+    schedule_layer,
+)
 from bitfold.fpga_sim.mapping import MappedLayer, Mapping, map_graph
-from bitfold.fpga_sim.memory import layer_bytes, stall_cycles
+from bitfold.fpga_sim.memory import buffers, layer_traffic
 from bitfold.fpga_sim.resources import Estimate, estimate
+from bitfold.fpga_sim.scalesim import WRONG
+from bitfold.fpga_sim.tiling import RATE_DENOMINATOR, Plan, Port
 from bitfold.ir.graph import IntGraph
 
 SCHEMA = "bitfold/simulate/1"
@@ -22,6 +31,8 @@ class LayerReport:
     """One layer for one image.
 
     utilisation = multiplications carried out (digits included) / (R·C·S·cycles).
+    ``bound`` says what most cycles go to: compute, bandwidth, fill/drain or depthwise (a grouped
+    layer's idle columns). ``scheduled`` is None in scalesim mode.
     """
 
     name: str
@@ -32,8 +43,15 @@ class LayerReport:
     stall_cycles: int
     utilisation: float
     dram_bytes: int
+    bound: str
+    scheduled: Scheduled | None
 
-    def to_dict(self) -> dict[str, str | int | float]:
+    @property
+    def plan(self) -> Plan | None:
+        """Its tiling; None in scalesim mode."""
+        return None if self.scheduled is None else self.scheduled.plan
+
+    def to_dict(self) -> dict[str, object]:
         """The fields of the JSON, in order."""
         return {
             "name": self.name,
@@ -44,6 +62,22 @@ class LayerReport:
             "dram_bytes": self.dram_bytes,
             "macs": self.macs,
             "passes": self.passes,
+            "bound": self.bound,
+            "tiling": self._tiling(),
+        }
+
+    def _tiling(self) -> dict[str, object] | None:
+        found = self.scheduled
+        if found is None:
+            return None
+        return {
+            "unit": "vector" if found.vector else "array",
+            "rows_used": found.rows,
+            "cols_used": found.cols,
+            "row_folds": found.plan.rows,
+            "column_folds": found.plan.columns,
+            "outer": "rows" if found.plan.rows_outside else "columns",
+            "blocks": found.plan.blocks,
         }
 
 
@@ -67,6 +101,7 @@ class Report:
     resources: Estimate | None
     model_error: ModelError
     notes: tuple[str, ...]
+    port: Port
 
     @property
     def cycles(self) -> int:
@@ -86,7 +121,7 @@ class Report:
     @property
     def utilisation(self) -> float:
         """Multiplications carried out / (R·C·S·cycles), in (0, 1]."""
-        done = sum(layer.macs * layer.passes for layer in self.layers)
+        done = sum(layer.gemm.products for layer in self.mapping.layers)
         return done / (self.mapping.array.pes * self.mapping.array.lanes * self.cycles)
 
     @property
@@ -169,11 +204,11 @@ def _layer_table(report: Report) -> list[str]:
     width = max(5, *(len(layer.name) for layer in report.layers))
     lines = [
         f"{'layer':<{width}} {'cycles':>10} {'compute':>10} {'stall':>9} {'passes':>6} {'util':>6} "
-        f"{'DRAM B':>9}"
+        f"{'DRAM B':>9} bound"
     ]
     lines += [
         f"{x.name:<{width}} {x.cycles:>10} {x.compute_cycles:>10} {x.stall_cycles:>9} "
-        f"{x.passes:>6} {x.utilisation:>6.1%} {x.dram_bytes:>9}"
+        f"{x.passes:>6} {x.utilisation:>6.1%} {x.dram_bytes:>9} {x.bound}"
         for x in report.layers
     ]
     return lines
@@ -197,24 +232,54 @@ def _resource_table(report: Report) -> list[str]:
     return lines + notes
 
 
-def _report_layer(
-    layer: MappedLayer, array: ArrayConfig, *, num_bytes: int, bytes_per_cycle: Fraction
-) -> LayerReport:
-    compute = compute_cycles(layer.gemm, array)
-    stall = 0
-    if array.mode == "native":
-        stall = stall_cycles(compute, num_bytes, bytes_per_cycle=bytes_per_cycle)
-    cycles = compute + stall
+def _scalesim_layer(layer: MappedLayer, array: ArrayConfig, num_bytes: int) -> LayerReport:
+    cycles = compute_cycles(layer.gemm, array)
+    return LayerReport(
+        name=layer.name,
+        macs=layer.gemm.macs,
+        passes=1,
+        cycles=cycles,
+        compute_cycles=cycles,
+        stall_cycles=0,
+        utilisation=layer.gemm.macs / (array.pes * cycles),
+        dram_bytes=num_bytes,
+        bound="compute",
+        scheduled=None,
+    )
+
+
+def _native_layer(layer: MappedLayer, array: ArrayConfig, found: Scheduled) -> LayerReport:
+    plan = found.plan
     return LayerReport(
         name=layer.name,
         macs=layer.gemm.macs,
         passes=layer.gemm.passes,
-        cycles=cycles,
-        compute_cycles=compute,
-        stall_cycles=stall,
-        utilisation=layer.gemm.products / (array.pes * array.lanes * cycles),
-        dram_bytes=num_bytes,
+        cycles=plan.cycles,
+        compute_cycles=plan.compute_cycles,
+        stall_cycles=plan.stall_cycles,
+        utilisation=layer.gemm.products / (array.multipliers(vector=found.vector) * plan.cycles),
+        dram_bytes=plan.dram_bytes,
+        bound=bound_of(layer, array, found),
+        scheduled=found,
     )
+
+
+def bound_of(layer: MappedLayer, array: ArrayConfig, found: Scheduled) -> str:
+    """Where most cycles go: waiting for the port, filling and draining, or multiplying.
+
+    A grouped layer that leaves more columns idle than busy is called depthwise, unless it waits.
+    """
+    part = replace(array, rows=found.rows, cols=found.cols)
+    stall, compute = found.plan.stall_cycles, found.plan.compute_cycles
+    if found.vector:
+        return "bandwidth" if stall > compute else "depthwise"
+    steps = operand_steps(layer.gemm, part)
+    idle = compute - steps
+    if stall >= max(steps, idle):
+        return "bandwidth"
+    if layer.gemm.groups > 1 and 2 * layer.gemm.filters < part.cols:
+        return "depthwise"
+    return "fill/drain" if idle > steps else "compute"
 
 
 def _model_error(array: ArrayConfig, found: Estimate | None) -> ModelError:
@@ -240,12 +305,14 @@ def _notes(mapping: Mapping, found: Estimate | None) -> tuple[str, ...]:
         f"activations in {layer.gemm.passes} passes of {array.w_bits} x {array.a_bits} bits"
         for layer in passes
     ]
+    if array.mode == "scalesim":
+        notes += [f"SCALE-Sim: {text}" for text in WRONG]
     if array.mode == "native" and array.drain == "shadow":
         notes.append("the shadow drain's flip-flops are an estimate, not synthesised as an array")
     return tuple(notes)
 
 
-def _configure(
+def configure(
     config: ArrayConfig | str | Path | None, changes: ReadOnlyDict[str, object]
 ) -> ArrayConfig:
     """``config``, or the default array, with every given (not None) change on top."""
@@ -290,21 +357,38 @@ def simulate(
         "clock_mhz": clock_mhz,
         "dram_bytes_per_cycle": dram_bytes_per_cycle,
     }
-    mapping = map_graph(graph, _configure(config, changes))
+    mapping = map_graph(graph, configure(config, changes))
     settled = mapping.array
     clock = settled.clock_mhz or found.clock_mhz
     rate = Fraction(settled.dram_bytes_per_cycle or Fraction(found.dram_mb_per_s) / Fraction(clock))
-    num_bytes = layer_bytes(graph)
+    port = _port(settled, rate)
     used = estimate(graph, mapping) if settled.mode == "native" else None
     return Report(
         device=found,
         mapping=mapping,
         clock_mhz=clock,
-        layers=tuple(
-            _report_layer(layer, settled, num_bytes=num_bytes[layer.name], bytes_per_cycle=rate)
-            for layer in mapping.layers
-        ),
+        layers=_layers(graph, mapping, port),
         resources=used,
         model_error=_model_error(settled, used),
         notes=_notes(mapping, used),
+        port=port,
+    )
+
+
+def _port(array: ArrayConfig, rate: Fraction) -> Port:
+    """The DRAM port: the device's rate, or less where the port is narrower."""
+    if array.dram_bits is not None:
+        rate = min(rate, Fraction(array.dram_bits, 8))
+    return Port(rate.limit_denominator(RATE_DENOMINATOR), array.dram_latency, array.dram_burst)
+
+
+def _layers(graph: IntGraph, mapping: Mapping, port: Port) -> tuple[LayerReport, ...]:
+    array, traffic = mapping.array, layer_traffic(graph)
+    if array.mode == "scalesim":
+        return tuple(_scalesim_layer(x, array, traffic[x.name].total) for x in mapping.layers)
+    capacity = capacity_of(buffers(graph, mapping))
+    require_buffers(mapping.layers, array, capacity, traffic)
+    return tuple(
+        _native_layer(x, array, schedule_layer(x, array, capacity, port, traffic[x.name]))
+        for x in mapping.layers
     )

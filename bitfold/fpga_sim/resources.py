@@ -5,13 +5,13 @@ Calibrated on Yosys 0.23 (``calibration.toml``). Every formula names its range o
 
 import tomllib
 from collections.abc import Mapping as ReadOnlyDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from types import MappingProxyType
 
 from bitfold.errors import UnsupportedError
-from bitfold.fpga_sim.array import ArrayConfig
+from bitfold.fpga_sim.array import ArrayConfig, dsp_packing
 from bitfold.fpga_sim.cycles import ceil_div
 from bitfold.fpga_sim.mapping import Mapping
 from bitfold.fpga_sim.memory import bram36, buffers
@@ -104,12 +104,35 @@ class PeCost:
     notes: tuple[str, ...]
 
 
+def _unsynthesised_pe(array: ArrayConfig, *, acc_bits: int) -> PeCost | None:
+    """A PE by formula: DSP products need an adder tree, bit-serial ones a shifted sum."""
+    if array.pe not in ("dsp", "serial"):
+        return None
+    assert array.w_bits is not None
+    assert array.a_bits is not None
+    drain = acc_bits if array.drain == "shadow" else 0
+    bits = array.w_bits + array.a_bits
+    if array.pe == "dsp":
+        blocks = array.lanes // dsp_packing(array.w_bits, array.a_bits)
+        lut = LUT_PER_ACC_BIT * acc_bits + (array.lanes - 1) * bits
+        note = f"DSP PE by formula, not synthesised: {blocks} blocks"
+    else:
+        row = covering_row("1", "1")
+        lut = interpolate_lanes(row, array.lanes)[0] + LUT_PER_ACC_BIT * (acc_bits - row.acc)
+        lut += acc_bits
+        note = "bit-serial PE by formula: a binary PE and a shifter, not synthesised"
+    return PeCost(lut, lut, acc_bits + array.lanes * bits + 3 + drain, (note,))
+
+
 def pe_cost(array: ArrayConfig, *, weight: str, activation: str, acc_bits: int) -> PeCost:
     """One PE of ``array``.
 
     FF = ACC + S·(W + A) + 3 flags, plus ACC for a shadow drain: exact on all synthesised PEs.
     LUT and LC come from the table, plus or minus 2 per accumulator bit of difference.
     """
+    special = _unsynthesised_pe(array, acc_bits=acc_bits)
+    if special is not None:
+        return special
     row = covering_row(weight, activation)
     lut, lc = interpolate_lanes(row, array.lanes)
     shift = LUT_PER_ACC_BIT * (acc_bits - row.acc)
@@ -156,15 +179,24 @@ def array_cost(array: ArrayConfig, *, weight: str, activation: str, acc_bits: in
     return LogicCost(array.pes * pe.lut - drain, array.pes * pe.lc - drain, ff)
 
 
-def threshold_cost(activation: str, acc_bits: int, *, cols: int) -> LogicCost:
+def threshold_cost(activation: str, acc_bits: int, *, cols: int, unit: str = "auto") -> LogicCost:
     """Threshold units of all columns.
 
     Up to 4 bits 2^A − 1 parallel comparators and a load chain: LUT of the table in proportion to
     the accumulator, FF = N·ACC + A exactly. Above, one comparator per column (table row (8,8)).
+    A ``search`` unit, by formula: a comparator a bit in a pipeline, its table in LUTRAM.
     """
-    parallel = kind_bits(activation) <= PARALLEL_THRESHOLD_BITS
+    bits = kind_bits(activation)
+    if unit == "search":
+        row = covering_row("8", "8")
+        compare = ceil_div(row.threshold_lut * acc_bits, row.acc)
+        lut = cols * (bits * compare + ceil_div(2**bits, 64) * acc_bits * bits)
+        return LogicCost(lut, lut, cols * bits * (acc_bits + bits))
+    parallel = unit == "parallel" or bits <= PARALLEL_THRESHOLD_BITS
     row = covering_row(activation if parallel else "8", activation if parallel else "8")
     lut = ceil_div(row.threshold_lut * acc_bits, row.acc)
+    if unit == "parallel" and bits > PARALLEL_THRESHOLD_BITS:
+        lut *= 2**bits - 1
     comparators = 2 ** kind_bits(activation) - 1 if parallel else 1
     wires = kind_bits(activation) if parallel else 1
     return LogicCost(cols * lut, cols * lut, cols * (comparators * acc_bits + wires))
@@ -190,6 +222,33 @@ def passes_cost(array: ArrayConfig, *, activation: str, out_bits: int) -> LogicC
     column_lut = 2 * out_bits + ceil_div(array.rows, 64) * out_bits
     lut = array.rows * row_lut + array.cols * column_lut
     return LogicCost(lut, lut, (array.rows + array.cols) * out_bits)
+
+
+def beside_cost(array: ArrayConfig, *, weight: str, activation: str, acc_bits: int) -> LogicCost:
+    """Formulas, not synthesised: the vector unit, and the drain's taps of a sub-array.
+
+    A vector channel is a PE of ``vector_taps`` lanes; a tap after each row is a multiplexer of R
+    inputs a column and accumulator bit, two inputs a LUT after the first.
+    """
+    total = LogicCost(0, 0, 0)
+    if array.depthwise == "vector":
+        unit = replace(array, lanes=array.vector_taps, drain="shared", pe="auto")
+        pe = pe_cost(unit, weight=weight, activation=activation, acc_bits=acc_bits)
+        channels = array.vector_channels or array.cols
+        total += LogicCost(channels * pe.lut, channels * pe.lc, channels * pe.ff)
+    if array.subarray == "best":
+        taps = array.cols * acc_bits * (array.rows // 2)
+        total += LogicCost(taps, taps, 0)
+    return total
+
+
+def array_dsps(array: ArrayConfig) -> int:
+    """Blocks of the products of a ``dsp`` array, else 0."""
+    if array.pe != "dsp":
+        return 0
+    assert array.w_bits is not None
+    assert array.a_bits is not None
+    return array.pes * array.lanes // dsp_packing(array.w_bits, array.a_bits)
 
 
 def rescale_dsps(graph: IntGraph, *, cols: int) -> int:
@@ -249,24 +308,30 @@ class Estimate:
 def estimate(graph: IntGraph, mapping: Mapping) -> Estimate:
     """Array, skew, thresholds, controller, digit passes, buffers. No DMA, no processor shell."""
     array, weight, activation = mapping.array, mapping.w_kind, mapping.a_kind
-    acc_bits = max(layer.acc_bits for layer in mapping.layers)
+    acc_bits = mapping.acc_bits
     out_bits = max(layer.out_bits for layer in mapping.layers)
     pe = pe_cost(array, weight=weight, activation=activation, acc_bits=acc_bits)
+    memories = buffers(graph, mapping)
     logic = array_cost(array, weight=weight, activation=activation, acc_bits=acc_bits)
-    logic += threshold_cost(activation, out_bits, cols=array.cols)
+    logic += threshold_cost(activation, out_bits, cols=array.cols, unit=array.thresholds)
     logic += skew_cost(array, weight=weight, activation=activation)
     logic += LogicCost(CONTROL_LUT, CONTROL_LUT, CONTROL_FF)
+    logic += beside_cost(array, weight=weight, activation=activation, acc_bits=acc_bits)
     if mapping.has_passes:
         logic += passes_cost(array, activation=activation, out_bits=out_bits)
     row = covering_row(weight, activation)
-    synthesised = (row.weight, row.activation) == (weight, activation) and array.lanes in row.lanes
+    plain = array.pe not in ("dsp", "serial") and array.depthwise == "array"
+    plain &= array.subarray == "full" and array.thresholds != "search"
+    synthesised = (
+        plain and (row.weight, row.activation) == (weight, activation) and array.lanes in row.lanes
+    )
     measured = 0.0 if max(kind_bits(weight), kind_bits(activation)) <= 3 else 0.014
     return Estimate(
         lut=logic.lut,
         ff=logic.ff,
-        dsp=rescale_dsps(graph, cols=array.cols),
-        bram36=bram36(buffers(graph, mapping)),
-        uram=0,
+        dsp=rescale_dsps(graph, cols=array.cols) + array_dsps(array),
+        bram36=bram36(memories),
+        uram=sum(part.uram for part in memories),
         lc=logic.lc,
         lut_error=measured if synthesised else None,
         notes=pe.notes,
@@ -279,6 +344,8 @@ __all__ = [
     "PeCost",
     "PeRow",
     "array_cost",
+    "array_dsps",
+    "beside_cost",
     "calibration",
     "covering_row",
     "dsp_blocks",

@@ -208,7 +208,7 @@ def test_simulate_takes_options_over_a_file(folder, tmp_path, run_json):
 
 
 def test_simulate_refuses_what_is_not_modelled(folder, capsys):
-    assert fails(capsys, "simulate", folder / "net.onnx", "--mode", "finn")[0] == 3
+    assert fails(capsys, "simulate", folder / "net.onnx", "--mode", "finn")[0] == 2
     assert fails(capsys, "simulate", folder / "net.onnx", "--mode", "magic")[0] == 2
     assert fails(capsys, "simulate", folder / "net.onnx", "--device", "abacus")[0] == 2
 

@@ -1,16 +1,16 @@
 """Mapping, memory, resources and the report of small fixed graphs."""
 
 import json
+import math
 import subprocess
 import sys
-from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from bitfold.errors import UnsupportedError, UsageError
 from bitfold.fpga_sim import ArrayConfig, Gemm, compute_cycles, map_graph, pe_cost, simulate
-from bitfold.fpga_sim.memory import bram18, buffers, layer_bytes, stall_cycles
+from bitfold.fpga_sim.memory import bram18, buffers, layer_bytes, layer_traffic
 from bitfold.fpga_sim.resources import (
     calibration,
     covering_row,
@@ -91,18 +91,29 @@ def test_dram_bytes_are_packed_bits_rounded_up_per_tensor():
     assert sizes["last"] == 64 + (2560 * 8 + 10 * 11 + 7) // 8 + (10 * 11 + 7) // 8
 
 
-def test_transfers_hide_behind_computing():
-    assert stall_cycles(100, 300, bytes_per_cycle=Fraction(3)) == 0
-    assert stall_cycles(100, 301, bytes_per_cycle=Fraction(3)) == 1
+def test_blocks_load_compute_and_store_side_by_side():
+    config = ArrayConfig(rows=8, cols=4, dram_latency=10, dram_burst=1, dram_bytes_per_cycle=0.25)
+    report = simulate(small_graph(), config=config)
+    sizes = layer_bytes(small_graph())
+    last, moved = report.layers[-1], layer_traffic(small_graph())["last"]
+    assert last.dram_bytes == sizes["last"] == moved.total
+    assert (last.plan.rows, last.plan.columns, last.plan.blocks) == (1, 1, 3)
+    # 10 filters in folds of 4: the buffer holds the weights of one fold at a time.
+    share = [math.ceil(part / 3) for part in (moved.constants, moved.writes)]
+    load, store = (10 + 4 * part for part in share)
+    compute = last.compute_cycles // 3
+    first = load + 4 * moved.inputs
+    want = first + max(compute, load) + max(compute, load + store) + max(compute, store) + store
+    assert last.cycles == want + 1
+    assert last.bound == "bandwidth"
 
 
-def test_slow_memory_stalls():
-    fast = simulate(small_graph(), array=(8, 4), dram_bytes_per_cycle=1e6)
-    slow = simulate(small_graph(), array=(8, 4), dram_bytes_per_cycle=0.25)
-    assert fast.cycles == sum(layer.compute_cycles for layer in fast.layers)
-    assert [x.cycles for x in slow.layers] == [
-        max(x.compute_cycles, 4 * x.dram_bytes) for x in fast.layers
-    ]
+def test_with_an_instant_memory_a_layer_takes_its_compute_cycles_and_two_transfers():
+    config = ArrayConfig(rows=8, cols=4, dram_latency=0, dram_bytes_per_cycle=1e9)
+    report = simulate(small_graph(), config=config)
+    for layer, mapped in zip(report.layers, report.mapping.layers, strict=True):
+        assert layer.compute_cycles == compute_cycles(mapped.gemm, report.mapping.array)
+        assert layer.stall_cycles == 2
 
 
 @pytest.mark.parametrize(

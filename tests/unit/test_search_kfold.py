@@ -13,8 +13,8 @@ from bitfold.models.search import (
     SearchRequest,
 )
 from bitfold.models.search.kfold import HitCounter, search_folds
-from bitfold.models.search.pool import Pool
 from bitfold.models.search.state import open_state
+from bitfold.pool import Pool
 
 pytestmark = pytest.mark.torch
 

@@ -7,8 +7,8 @@ import pytest
 
 from bitfold.errors import InputError, UsageError
 from bitfold.models.search import Genome, LatencyTable
-from bitfold.models.search.pool import Pool, open_pool
 from bitfold.models.search.state import open_state
+from bitfold.pool import Pool, open_pool
 
 IDENTITY = {"seed": 0, "size": (28, 28, 1)}
 TABLE = LatencyTable(({2: 0.5, 3: 1.5, 4: 2.5},), 0.25, "a clock")

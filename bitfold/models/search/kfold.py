@@ -25,7 +25,6 @@ from bitfold.models.search.pareto import (
     evolve_two_objectives,
     pareto_front,
 )
-from bitfold.models.search.pool import Pool, open_pool
 from bitfold.models.search.request import (
     FoldResult,
     SearchProgress,
@@ -34,6 +33,7 @@ from bitfold.models.search.request import (
     result_fields,
 )
 from bitfold.models.search.state import SearchState, open_state
+from bitfold.pool import Pool, open_pool
 
 SEARCH_SCHEMA = "bitfold/search/1"
 

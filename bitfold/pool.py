@@ -1,4 +1,4 @@
-"""Where candidates are evaluated: in this process, in local ones, on Dask or on Ray."""
+"""Where independent calls run: in this process, in local ones, on Dask or on Ray."""
 
 import contextlib
 import os
@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from bitfold.errors import InputError, MissingDependencyError, UsageError
 
+Result = TypeVar("Result")
 CLUSTER_TODO = "Give --cluster dask:HOST:PORT or --cluster ray."
 # Tasks a worker gets between two writes of the state: what a kill can cost.
 TASKS_PER_WORKER = 4
@@ -18,10 +20,14 @@ WATCH_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """``run`` gives the results of calls in their order; ``size`` calls run at once."""
+    """``size`` calls run at once; ``execute`` gives the results of calls in their order."""
 
     size: int
-    run: Callable[[Sequence[Callable[[], int]]], list[int]]
+    execute: Callable[[Sequence[Callable[[], Any]]], list[Any]]
+
+    def run(self, calls: Sequence[Callable[[], Result]]) -> list[Result]:
+        """What each call returns, in the order of ``calls``."""
+        return self.execute(calls)
 
     @property
     def batch(self) -> int:
@@ -74,13 +80,13 @@ def _joblib_pool(jobs: int, **settings: object) -> Iterator[Pool]:
 
     with joblib.Parallel(n_jobs=jobs, batch_size=1, **settings) as parallel:
 
-        def run(calls: Sequence[Callable[[], int]]) -> list[int]:
+        def run(calls: Sequence[Callable[[], Any]]) -> list[Any]:
             return list(parallel(joblib.delayed(_called)(call) for call in calls))
 
         yield Pool(jobs, run)
 
 
-def _called(call: Callable[[], int]) -> int:
+def _called(call: Callable[[], Result]) -> Result:
     return call()
 
 

@@ -1,0 +1,18 @@
+"""Design-space sweeps: many arrays, the results of a kill kept, a Pareto front."""
+
+from bitfold.fpga_sim.explore.pareto import pareto_front
+from bitfold.fpga_sim.explore.results import ResultFile, open_results
+from bitfold.fpga_sim.explore.run import Exploration, ExploreRequest, Variant, explore
+from bitfold.fpga_sim.explore.sweep import Sweep, read_sweep
+
+__all__ = [
+    "Exploration",
+    "ExploreRequest",
+    "ResultFile",
+    "Sweep",
+    "Variant",
+    "explore",
+    "open_results",
+    "pareto_front",
+    "read_sweep",
+]

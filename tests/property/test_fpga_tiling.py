@@ -1,0 +1,177 @@
+"""Tiling: closed form against the stepped timeline, and the laws that hardware obeys."""
+
+import itertools
+from dataclasses import replace
+from fractions import Fraction
+
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from bitfold.fpga_sim import ArrayConfig, Gemm, compute_cycles
+from bitfold.fpga_sim.cycles import ceil_div
+from bitfold.fpga_sim.layers import Capacity, LayerShape, make_job, schedule_shape
+from bitfold.fpga_sim.schedule import step_blocks, stepped_cycles
+from bitfold.fpga_sim.tiling import Port, Traffic, Window, choose, sizes
+
+BITS = 2
+small = st.integers(1, 8)
+
+
+@st.composite
+def convolutions(draw, *, bits=BITS):
+    """(LayerShape without weight words, bits): geometry and packed bytes agree."""
+    height, width = draw(st.integers(1, 14)), draw(st.integers(1, 14))
+    kernel = draw(st.integers(1, min(3, height, width)))
+    stride = draw(st.integers(1, 3))
+    groups, depth, filters = (
+        draw(st.sampled_from((1, 1, 2, 5))),
+        draw(small),
+        draw(st.integers(1, 20)),
+    )
+    out_h, out_w = (height - kernel) // stride + 1, (width - kernel) // stride + 1
+    taps = kernel * kernel
+    gemm = Gemm(out_h * out_w, taps * depth, filters, groups, draw(st.sampled_from((1, 1, 4))))
+    window = Window(height, kernel, stride, out_h, out_w, taps)
+    traffic = Traffic(
+        constants=ceil_div(gemm.depth * filters * groups * bits, 8),
+        inputs=ceil_div(height * width * depth * groups * bits, 8),
+        others=draw(st.sampled_from((0, 0, 100))),
+        writes=ceil_div(gemm.pixels * filters * groups * bits, 8),
+    )
+    return gemm, window, traffic
+
+
+def shape_of(layer, array):
+    gemm, window, traffic = layer
+    return LayerShape(gemm, window, traffic, ceil_div(gemm.depth, array.lanes), vector=False)
+
+
+def capacity_for(layer, array, more):
+    """Two tiles and what ``more`` = (weights, map) adds, in words; the map's are R·S codes wide."""
+    shape = shape_of(layer, array)
+    width = array.rows * array.lanes * BITS
+    job = make_job(shape, array, Capacity(2 * shape.weight_words, 0, 0, width, None))
+    maps = 2 * ceil_div(8 * job.band_bytes(1), width) + more[1]
+    return Capacity(2 * shape.weight_words + more[0], 0, maps, width, None)
+
+
+arrays = st.builds(
+    ArrayConfig, rows=small, cols=small, lanes=st.integers(1, 4),
+    drain=st.sampled_from(("shared", "shadow")), subarray=st.sampled_from(("full", "best")),
+)  # fmt: skip
+best_arrays = st.builds(replace, arrays, subarray=st.just("best"))
+ports = st.builds(
+    Port,
+    st.fractions(Fraction(1, 50), 50, max_denominator=50),
+    st.sampled_from((0, 5)),
+    st.sampled_from((1, 64)),
+)
+extra = st.tuples(st.integers(0, 200), st.integers(0, 400))
+
+
+@settings(max_examples=150)
+@given(convolutions(), arrays, ports, extra)
+def test_the_closed_form_is_the_stepped_timeline(layer, array, port, more):
+    job = make_job(shape_of(layer, array), array, capacity_for(layer, array, more))
+    plan = choose(job, port)
+    assert plan.cycles == stepped_cycles(job, port, plan)
+    timeline = step_blocks(job, port, plan)
+    assert len(timeline) == plan.blocks
+    assert sum(block.compute for block in timeline) + job.tail == plan.compute_cycles
+    assert plan.compute_cycles == compute_cycles(layer[0], array)
+    assert all(a.end == b.begin for a, b in itertools.pairwise(timeline))
+
+
+@settings(max_examples=60)
+@given(convolutions(), arrays, ports, extra)
+def test_no_stall_is_negative_and_no_plan_does_more_than_the_multipliers_can(
+    layer, array, port, more
+):
+    found = schedule_shape(shape_of(layer, array), array, capacity_for(layer, array, more), port)
+    plan, moved = found.plan, layer[2]
+    assert plan.stall_cycles >= 0
+    assert plan.cycles * array.pes * array.lanes >= layer[0].macs
+    assert plan.cycles * port.rate >= plan.dram_bytes >= moved.total
+
+
+@settings(max_examples=80)
+@given(convolutions(), best_arrays, ports, extra, st.integers(0, 5), st.integers(0, 5))
+@example(  # One row fold: on a full array, more rows only lengthen fill and drain.
+    (Gemm(1, 9, 1), Window(3, 3, 1, 1, 1, 9), Traffic(3, 3, 0, 1)),
+    ArrayConfig(rows=1, cols=1, subarray="best"), Port(Fraction(1), 0, 1), (0, 0), 5, 5,
+)  # fmt: skip
+def test_more_pes_never_slow_a_layer_where_the_best_part_may_work(
+    layer, array, port, more, rows, cols
+):
+    capacity = capacity_for(layer, array, more)
+    larger = replace(array, rows=array.rows + rows, cols=array.cols + cols)
+    wider = replace(capacity, map_width=larger.rows * array.lanes * BITS)
+    before = schedule_shape(shape_of(layer, array), array, capacity, port)
+    after = schedule_shape(shape_of(layer, larger), larger, wider, port)
+    assert after.plan.cycles <= before.plan.cycles
+
+
+def test_more_pes_can_slow_a_layer_that_must_use_all_of_them():
+    # Why the law above needs the best part.
+    one_pixel = Gemm(1, 9, 1)
+    cycles = [compute_cycles(one_pixel, ArrayConfig(rows=r, cols=1)) for r in (1, 2)]
+    assert cycles[0] < cycles[1]
+
+
+@settings(max_examples=80)
+@given(convolutions(), arrays, ports, extra, st.integers(0, 5))
+def test_more_lanes_never_slow_a_layer(layer, array, port, more, lanes):
+    capacity = capacity_for(layer, array, more)
+    larger = replace(array, lanes=array.lanes + lanes)
+    wider = replace(capacity, map_width=array.rows * larger.lanes * BITS)
+    before = schedule_shape(shape_of(layer, array), array, capacity, port)
+    after = schedule_shape(shape_of(layer, larger), larger, wider, port)
+    assert after.plan.cycles <= before.plan.cycles
+
+
+@settings(max_examples=80)
+@given(convolutions(), arrays, ports, extra, extra, st.integers(1, 7))
+def test_more_buffer_or_bandwidth_never_slows_a_layer(layer, array, port, more, added, faster):
+    capacity = capacity_for(layer, array, more)
+    shape = shape_of(layer, array)
+    before = schedule_shape(shape, array, capacity, port).plan.cycles
+    deeper = replace(capacity, weights=capacity.weights + added[0], map=capacity.map + added[1])
+    assert schedule_shape(shape, array, deeper, port).plan.cycles <= before
+    quick = replace(port, rate=port.rate * faster)
+    assert schedule_shape(shape, array, capacity, quick).plan.cycles <= before
+
+
+@settings(max_examples=80)
+@given(st.integers(1, 10**6))
+def test_sizes_of_blocks_are_nested(folds):
+    assert sizes(folds)[-1] == folds
+    assert sizes(folds)[:-1] == [2**i for i in range(32) if 2**i < folds]
+
+
+@settings(max_examples=60)
+@given(convolutions(bits=3), arrays, ports, extra)
+def test_fewer_bits_never_move_more_or_take_longer(layer, array, port, more):
+    gemm, window, traffic = layer
+    capacity = capacity_for(layer, array, more)
+    fewer = Traffic(
+        ceil_div(gemm.depth * gemm.filters * gemm.groups * BITS, 8),
+        ceil_div(traffic.inputs * BITS, 3), traffic.others,
+        ceil_div(gemm.pixels * gemm.filters * gemm.groups * BITS, 8),
+    )  # fmt: skip
+    before = schedule_shape(shape_of(layer, array), array, capacity, port).plan
+    after = schedule_shape(shape_of((gemm, window, fewer), array), array, capacity, port).plan
+    assert fewer.total <= traffic.total
+    assert after.cycles <= before.cycles
+
+
+@settings(max_examples=60)
+@given(convolutions(), arrays, ports, extra)
+def test_the_choice_is_the_best_of_every_plan_that_fits(layer, array, port, more):
+    job = make_job(shape_of(layer, array), array, capacity_for(layer, array, more))
+    plan = choose(job, port)
+    assume(plan.blocks < 500)
+    for rows in sizes(job.row_folds):
+        for columns in sizes(job.column_folds):
+            if job.fits_rows(rows) and columns <= job.most_columns:
+                other = replace(plan, rows=rows, columns=columns, rows_outside=True)
+                assert plan.cycles <= stepped_cycles(job, port, other)
