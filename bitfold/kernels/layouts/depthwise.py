@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfold.kernels.epilogues import TO_INDICES, FieldValue, PackedEpilogue, pack_epilogue
+from bitfold.kernels.epilogues import TO_INDICES, pack_epilogue
 from bitfold.kernels.layouts.common import (
     INT16_MAX,
     SPARE_BYTES,
-    PackedStep,
     conv_fields,
     conv_intervals,
     image_shape,
 )
+from bitfold.kernels.packed_step import FieldValue, PackedEpilogue, PackedStep
 from bitfold.kernels.packing import LANES, round_up, to_lanes
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import ConvStep, Int64Array, ToIndices
