@@ -20,6 +20,7 @@ from bitfold.kernels.packed_step import (
     PackedStep,
     Segment,
 )
+from bitfold.kernels.program_bounds import check_bounds
 
 Array = NDArray[np.generic]
 Document = dict[str, Any]
@@ -124,7 +125,9 @@ def read_program(
     if (image.kind, len(image.shape), result.kind) != ("u8", 3, "f32"):
         raise ValueError("a program makes results of images")
     reasons = tuple(text(step["why"]) for step in document["steps"])
-    return PackedProgram(symbols, reasons, steps, image, result, arena_bytes)
+    program = PackedProgram(symbols, reasons, steps, image, result, arena_bytes)
+    check_bounds(program, rows)
+    return program
 
 
 def _read_step(
