@@ -110,6 +110,8 @@ def check_bounds(program: PackedProgram, rows: Mapping[str, Row]) -> None:
     """Raise ValueError or KeyError where a step of ``program`` would leave its arrays or arena."""
     for symbol, packed in zip(program.symbols, program.steps, strict=True):
         row = rows[symbol]
+        h, w, c, oh, ow, o = _Struct(packed.fields).sizes("h w c oh ow o")
+        _require(max(h * w * c, oh * ow * o) <= program.arena_bytes, "larger than the arena")
         _OPS[row.op](_Checked(packed, row, program.arena_bytes))
 
 
@@ -133,12 +135,14 @@ def _pool(checked: _Checked) -> None:
     h, w, kernel_h, kernel_w, stride_h, stride_w = checked.step.sizes(
         "h w kernel_h kernel_w stride_h stride_w"
     )
-    rows, columns = (oh - 1) * stride_h + kernel_h, (ow - 1) * stride_w + kernel_w
-    if is_sum:
-        _require(rows <= h and columns <= w, "a window leaves the input")
     top, left = checked.step.sizes("top left")
-    _require(top < max(1, kernel_h) and left < max(1, kernel_w), "a window of padding")
-    _require(rows <= top + h + kernel_h and columns <= left + w + kernel_w, "windows of padding")
+    rows, columns = (oh - 1) * stride_h, (ow - 1) * stride_w  # where the last window begins
+    if is_sum:
+        fits = rows + kernel_h <= h and columns + kernel_w <= w
+        _require(fits and top == left == 0, "a window leaves the input")
+    _require(top < kernel_h and left < kernel_w, "the first window holds only padding")
+    _require(rows < top + h and columns < left + w, "the last window holds only padding")
+    _require(kernel_h * kernel_w <= checked.arena_bytes, "the window is larger than the arena")
 
 
 def _copy(checked: _Checked) -> None:
@@ -184,8 +188,8 @@ def _check_geometry(s: _Struct) -> None:
     _require(min(h, w, c, oh, ow, o, kernel_h, kernel_w, stride_h, stride_w, groups) > 0, "empty")
     _require(top + h <= padded_h and left + w <= padded_w and fill < 256, "padding")
     _require(
-        (oh - 1) * stride_h + kernel_h <= padded_h and (ow - 1) * stride_w + kernel_w <= padded_w,
-        "a window leaves the padded input",
+        (padded_h - kernel_h) // stride_h == oh - 1 and (padded_w - kernel_w) // stride_w == ow - 1,
+        "windows do not cover the padded input",
     )
     _require(groups * group_c == c and groups * group_o == o, "groups")
     _require(group_lanes == _round_up(group_o, LANES), "lanes")
@@ -231,6 +235,7 @@ def _bitserial(checked: _Checked, copied: int) -> Needs:
     op, depth, row_words = extra.sizes("op bit_depth row_words")
     _require(depth == _round_up(group_c, 8) and 32 * row_words >= padded_w * depth, "plane rows")
     _require(32 * num_words >= kernel_w * depth * kernel_h and 1 <= x_planes <= 8, "plane words")
+    _require(op <= 2 and s.size("w_planes") <= 8, "no such operation")
     planes = PLANES_STORED.get(op, s.size("w_planes"))
     words = padded_h * x_planes * row_words + LANES + padded_h * padded_w + 4 * x_planes * num_words
     scratch = _round_up(copied + SLACK_BYTES, SLACK_BYTES) + 32 * row_words + 4 * words
@@ -259,6 +264,7 @@ def _depthwise(checked: _Checked, _: int) -> Needs:
     _require(groups == c, "not a filter a channel")
     pairs, registers = -(-kernel_h * kernel_w // 2), -(-c // register)
     form = checked.extra.size("form")
+    _require(form <= BOUND_SUMS, "no such sums")
     if form == BOUND_SUMS:
         count = _Struct(checked.packed.epilogue.fields).size("num_thresholds")
         checked.extra.holds("bounds", registers * register * count)
