@@ -52,7 +52,7 @@ class PlanKey:
     path: Path
     identity: Mapping[str, str]
     times: Path
-    library: Library
+    kernels: Library
 
 
 def plan_key(model: str) -> PlanKey | None:
@@ -89,11 +89,11 @@ def recall(key: PlanKey, *, threads: int) -> Stored | None:
         document, arrays = read_file(key.path)
         if document["identity"] != dict(key.identity):
             return None
-        packed = read_program(document["program"], arrays, key.library)
+        packed = read_program(document["program"], arrays, key.kernels)
         outline = _read_outline(document["outline"], packed)
         if any(why.startswith(REMEMBERED) for why in packed.reasons) and not key.times.is_file():
             return None  # the times were deleted to choose anew
-        return Stored(outline, bind_program(key.library, packed, threads=threads))
+        return Stored(outline, bind_program(key.kernels, packed, threads=threads))
     except (
         OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError,
         BitfoldError,
