@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from bitfold.ir import Grid
-from bitfold.kernels.c_backend import CProgram, c_rows, compile_c
+from bitfold.kernels.c_backend import c_rows, compile_c
+from bitfold.kernels.c_program import CProgram
 from bitfold.kernels.features import host_features
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import (

@@ -88,7 +88,7 @@ def _load_litert(model: Path, options: BenchOptions) -> Inference:
 
 
 ENGINES: Mapping[str, Engine] = {
-    OURS: Engine("bitfold", ("bitfold.runtime", "bitfold.export.model_files"), ".onnx", _load_ours),
+    OURS: Engine("bitfold", ("bitfold.runtime.session",), ".onnx", _load_ours),
     "onnxruntime": Engine("onnxruntime", ("onnxruntime",), ".onnx", _load_onnxruntime),
     "openvino": Engine("openvino", ("openvino",), ".onnx", _load_openvino),
     "litert": Engine(

@@ -1,19 +1,13 @@
-"""C backend: binds steps to rows of the C kernel table. No arithmetic on activations in Python."""
+"""C backend: chooses rows of the C kernel table for steps and packs them."""
 
-import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from bitfold.errors import MissingDependencyError, UsageError
-from bitfold.kernels.c_binding import bind_steps
-from bitfold.kernels.c_library import Foreign, Library, find_library, load_library
-from bitfold.kernels.packing import round_up
-from bitfold.kernels.program import Workers
+from bitfold.kernels.c_library import Library, find_library, load_library
+from bitfold.kernels.c_program import CProgram, bind_program
+from bitfold.kernels.packed_step import PackedProgram
 from bitfold.kernels.rows import Row
-from bitfold.kernels.steps import ALIGNMENT, Buffer, ConvStep, Step
+from bitfold.kernels.steps import Buffer, ConvStep, Step
 from bitfold.kernels.tuning import TuneMode
 from bitfold.kernels.tuning.chooser import Chooser
 
@@ -23,119 +17,11 @@ ISA_ORDER = (
     "neon", "neondot",
 )  # fmt: skip
 
-ByteArray = NDArray[np.uint8]
-
 
 def c_rows() -> tuple[Row, ...]:
     """Rows of the C kernel table, best first; empty without the library."""
     path = find_library()
     return load_library(path).rows if path is not None else ()
-
-
-class CWorkers:
-    """Threads of the C library, asleep until a program runs on them; stopped when let go of."""
-
-    def __init__(self, library: Library, pool: Foreign) -> None:
-        self.pool = pool
-        self._stop = weakref.finalize(self, library.lib.bf_pool_stop, pool)
-
-    def close(self) -> None:
-        """Stop the threads; nothing may run on them any more."""
-        self._stop()
-
-
-@dataclass(frozen=True, slots=True)
-class CProgram:
-    """Steps bound to C kernels; immutable, and safe to run from several threads at once."""
-
-    rows: tuple[Row, ...]
-    reasons: tuple[str, ...]
-    arena_bytes: int
-    input: Buffer
-    output: Buffer
-    threads: int
-    _library: Library
-    _steps: Foreign  # bf_step[]: keeps nothing alive
-    _kept: tuple[object, ...]  # what the pointers in _steps point to
-
-    def start_workers(self) -> CWorkers | None:
-        """The threads that ``run`` may share steps with; None where there is one, the caller."""
-        pool = self._library.lib.bf_pool_start(self.threads)
-        return CWorkers(self._library, pool) if pool != self._library.ffi.NULL else None
-
-    def run(
-        self,
-        images: ByteArray,
-        logits: NDArray[np.float32],
-        arena: ByteArray,
-        workers: Workers | None = None,
-    ) -> None:
-        """Images (N, H, W, C) uint8 → logits (N, classes) float32, both C-contiguous.
-
-        ``arena``: uint8, ``arena_bytes`` long, 64-byte aligned, used by this call alone.
-        ``workers`` share every step. Raises UsageError where an array does not fit.
-        """
-        self._check_batch(images, logits)
-        ffi, lib = self._library.ffi, self._library.lib
-        batch = ffi.new(
-            "bf_batch *",
-            {
-                "num_images": len(images),
-                "image_bytes": self.input.num_bytes,
-                "input_offset": self.input.offset,
-                "logit_bytes": self.output.num_bytes,
-                "output_offset": self.output.offset,
-            },
-        )
-        lib.bf_run_batch(
-            self._steps,
-            len(self.rows),
-            batch,
-            ffi.cast("uint8_t *", images.ctypes.data),
-            ffi.cast("uint8_t *", logits.ctypes.data),
-            self._arena_pointer(arena),
-            workers.pool if workers else ffi.NULL,
-        )
-
-    def run_step(self, index: int, arena: ByteArray) -> None:
-        """Step ``index`` alone, on what lies in the arena."""
-        self.run_share(index, arena, share=(0, 1))
-
-    def run_share(self, index: int, arena: ByteArray, *, share: tuple[int, int]) -> None:
-        """Part i of n of step ``index``, with ``share`` (i, n) and n up to ``threads``."""
-        if not 0 <= index < len(self.rows):
-            raise UsageError(f"no step {index}: the program has {len(self.rows)}")
-        if not 0 <= share[0] < share[1] <= self.threads:
-            raise UsageError(f"part {share[0]} of {share[1]}: the program has {self.threads}")
-        ffi, step = self._library.ffi, self._steps + index
-        step.kernel(step, self._arena_pointer(arena), ffi.new("bf_share *", share))
-
-    def _check_batch(self, images: ByteArray, logits: NDArray[np.float32]) -> None:
-        fits = (
-            images.dtype == np.uint8
-            and logits.dtype == np.float32
-            and len(images) == len(logits)
-            and images.nbytes == len(images) * self.input.num_bytes
-            and logits.nbytes == len(logits) * self.output.num_bytes
-            and images.flags.c_contiguous
-            and logits.flags.c_contiguous
-            and logits.flags.writeable
-        )
-        if not fits:
-            raise UsageError(
-                f"images {images.dtype}{images.shape} and logits {logits.dtype}{logits.shape} do "
-                f"not fit uint8 (N, *{self.input.shape}) and float32 (N, *{self.output.shape}), "
-                "C-contiguous"
-            )
-
-    def _arena_pointer(self, arena: ByteArray) -> Foreign:
-        address = int(arena.ctypes.data)
-        if arena.dtype != np.uint8 or arena.nbytes < self.arena_bytes or address % ALIGNMENT:
-            raise UsageError(
-                f"an arena of {self.arena_bytes} bytes at a multiple of {ALIGNMENT} is needed, "
-                f"got {arena.nbytes} bytes at {address % ALIGNMENT} past one"
-            )
-        return self._library.ffi.cast("uint8_t *", address)
 
 
 def compile_c(
@@ -164,14 +50,15 @@ def compile_c(
     )
     picks = tuple(chooser.pick(step) for step in steps)
     chooser.save()
-    packed = tuple(pick.packed for pick in picks)
-    scratch = round_up(arena_bytes, ALIGNMENT)
-    scratch_bytes = round_up(max((p.scratch_bytes for p in packed), default=0), ALIGNMENT)
-    chosen = tuple(pick.row for pick in picks)
-    table, kept = bind_steps(library, chosen, packed, scratch=scratch, scratch_bytes=scratch_bytes)
-    total = scratch + threads * scratch_bytes
-    reasons = tuple(pick.reason for pick in picks)
-    return CProgram(chosen, reasons, total, input, steps[-1].out, threads, library, table, kept)
+    packed = PackedProgram(
+        tuple(pick.row.symbol for pick in picks),
+        tuple(pick.reason for pick in picks),
+        tuple(pick.packed for pick in picks),
+        input,
+        steps[-1].out,
+        arena_bytes,
+    )
+    return bind_program(library, packed, threads=threads)
 
 
 def open_library() -> Library:

@@ -3,8 +3,7 @@
 import numpy as np
 
 from bitfold.kernels.c_library import Foreign, Library
-from bitfold.kernels.epilogues import FieldValue
-from bitfold.kernels.layouts import PackedStep, Segment
+from bitfold.kernels.packed_step import FieldValue, PackedStep, Segment
 from bitfold.kernels.rows import Row
 
 

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -49,19 +50,31 @@ def find_library() -> Path | None:
 def load_library(path: Path) -> Library:
     """The library at ``path``; raises InputError where it does not load or fit."""
     ffi = cffi.FFI()
-    ffi.cdef(_declarations(_HEADER.read_text()))
+    header = _HEADER.read_bytes()
+    ffi.cdef(_declarations(header.decode()))
     try:
         lib = ffi.dlopen(str(path))
     except OSError as error:
         raise InputError(f"the kernel library does not load: {error}", where=str(path)) from error
-    if lib.bf_step_bytes() != ffi.sizeof("bf_step"):
-        raise InputError(
-            f"the kernel library's bf_step has {lib.bf_step_bytes()} bytes, "
-            f"its header says {ffi.sizeof('bf_step')}",
-            where=str(path),
-            todo="Build the library again: cmake --build <build folder>",
-        )
+    _check_abi(ffi, lib, sha256(header).hexdigest(), path)
     return Library(path, ffi, lib, _rows(ffi, lib), _features(ffi, lib))
+
+
+def _check_abi(ffi: Foreign, lib: Foreign, digest: str, path: Path) -> None:
+    """Raise InputError where the library was built from another header than ours."""
+    try:
+        built = ffi.string(lib.bf_abi()).decode()
+    except AttributeError:
+        built = "an older one"
+    sizes = lib.bf_step_bytes(), ffi.sizeof("bf_step")
+    if (built, sizes[0]) == (digest, sizes[1]):
+        return
+    what = f"is {built[:12]}, ours {digest[:12]}" if built != digest else f"has steps of {sizes}"
+    raise InputError(
+        f"the kernel library was built from another header: its {_HEADER.name} {what}",
+        where=str(path),
+        todo="Build the library again: cmake --build <build folder>",
+    )
 
 
 def _declarations(header: str) -> str:

@@ -6,9 +6,10 @@ from typing import assert_never
 
 import numpy as np
 
-from bitfold.kernels.epilogues import FieldValue, Intervals, PackedEpilogue, pack_epilogue
-from bitfold.kernels.layouts import LAYOUTS, PackedStep
+from bitfold.kernels.epilogues import Intervals, pack_epilogue
+from bitfold.kernels.layouts import LAYOUTS
 from bitfold.kernels.layouts.common import buffer_fields
+from bitfold.kernels.packed_step import FieldValue, PackedEpilogue, PackedStep
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import (
     AddStep,

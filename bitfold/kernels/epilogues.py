@@ -1,11 +1,12 @@
 """Constants of an epilogue, lane by lane, in the forms that C kernels evaluate."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitfold.kernels.lines import LONG_BITS, SHORT_BITS, Line, fit_line
+from bitfold.kernels.packed_step import FieldValue, PackedEpilogue
 from bitfold.kernels.packing import LANES, to_blocks, to_lanes
 from bitfold.kernels.steps import Epilogue, Int64Array, ToIndices, ToWide
 
@@ -15,8 +16,6 @@ WIDE32, WIDE64, WIDE_ANY = 0, 1, 2
 # Up to this many thresholds, comparing is as quick as a line.
 MAX_COMPARED = 3
 INT32 = np.iinfo(np.int32)
-
-FieldValue = int | NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +29,6 @@ class Intervals:
     def of_int32(cls, count: int) -> "Intervals":
         """Nothing is known but the type."""
         return cls(np.full(count, INT32.min, np.int64), np.full(count, INT32.max, np.int64))
-
-
-@dataclass(frozen=True, slots=True)
-class PackedEpilogue:
-    """Values for the fields of C's ``bf_epilogue``; arrays become pointers."""
-
-    fields: dict[str, FieldValue] = field(default_factory=dict)
 
 
 def pack_epilogue(epilogue: Epilogue, *, intervals: Intervals, groups: int = 1) -> PackedEpilogue:

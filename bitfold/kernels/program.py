@@ -6,8 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bitfold.kernels.buffer import ALIGNMENT
 from bitfold.kernels.rows import Row
-from bitfold.kernels.steps import ALIGNMENT
 
 
 def allocate_arena(arena_bytes: int) -> NDArray[np.uint8]:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+# Bytes of a register, of the rows whose constants are laid out by registers.
+REGISTER_BYTES = {"scalar": 16, "neon": 16, "avx2": 32, "avx512bw": 64}
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

@@ -7,39 +7,16 @@ what to compute, and every row of the kernel table that implements it gives the 
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitfold.ir import Grid
+from bitfold.kernels.buffer import ALIGNMENT, ELEMENT_BYTES, Buffer, ElementKind
 
 Int8Array = NDArray[np.int8]
 Int32Array = NDArray[np.int32]
 Int64Array = NDArray[np.int64]
-ElementKind = Literal["u8", "i32", "f32"]
-
-ALIGNMENT = 64
-ELEMENT_BYTES: dict[str, int] = {"u8": 1, "i32": 4, "f32": 4}
-
-
-@dataclass(frozen=True, slots=True)
-class Buffer:
-    """A tensor's place in the arena: byte offset (a multiple of 64), shape, element kind."""
-
-    offset: int
-    shape: tuple[int, ...]
-    kind: ElementKind
-
-    @property
-    def num_elements(self) -> int:
-        """Product of the shape."""
-        return int(np.prod(self.shape))
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the tensor itself; the arena reserves 64 more behind it for vector loads."""
-        return self.num_elements * ELEMENT_BYTES[self.kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,3 +162,30 @@ Step = (
     | CopyStep
     | DequantizeStep
 )
+
+__all__ = [
+    # where tensors lie
+    "ALIGNMENT",
+    "ELEMENT_BYTES",
+    "Buffer",
+    "ElementKind",
+    # arrays
+    "Int8Array",
+    "Int32Array",
+    "Int64Array",
+    # epilogues
+    "Epilogue",
+    "ToAccumulators",
+    "ToIndices",
+    "ToWide",
+    # steps
+    "Step",
+    "AddStep",
+    "ConvStep",
+    "CopyStep",
+    "DequantizeStep",
+    "MaxPoolStep",
+    "RescaleStep",
+    "SumPoolStep",
+    "ThresholdStep",
+]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bitfold.kernels.steps import ALIGNMENT
+from bitfold.kernels.buffer import ALIGNMENT
 
 SLACK_BYTES = 64  # behind each tensor, for vector loads past its end
 

@@ -53,6 +53,7 @@ from bitfold.kernels.steps import (
     ToWide,
 )
 from bitfold.runtime.arena import Lifetime, assign_offsets, reserved_bytes
+from bitfold.runtime.outline import Outline, OutlinedStep, OutlinedTensor
 
 T = TypeVar("T")
 
@@ -357,3 +358,23 @@ def reuse_arena(plan: Plan) -> Plan:
 def plan_graph(graph: IntGraph) -> Plan:
     """Steps and arena of a verified graph; raises UnsupportedError where numbers do not fit."""
     return reuse_arena(_Lowering(graph).run())
+
+
+def count_macs(step: Step) -> int:
+    """Multiply-accumulates of a step, padding included; 0 for all but convolutions."""
+    if not isinstance(step, ConvStep):
+        return 0
+    return step.out.shape[0] * step.out.shape[1] * step.weight.size
+
+
+def outline_of(plan: Plan, *, image: str) -> Outline:
+    """Names and places of ``plan``, without constants; ``image`` names the tensor of the image."""
+    tensors = {
+        name: OutlinedTensor(t.buffer, t.ready, (t.grid.lo, t.grid.step) if t.grid else None)
+        for name, t in plan.tensors.items()
+    }
+    steps = tuple(
+        OutlinedStep(step.name, type(step).__name__.removesuffix("Step").lower(), count_macs(step))
+        for step in plan.steps
+    )
+    return Outline(steps, tensors, image)

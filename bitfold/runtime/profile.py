@@ -8,8 +8,8 @@ from time import perf_counter_ns
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfold.kernels import ConvStep, Program, Step
-from bitfold.runtime.plan import Plan
+from bitfold.kernels.program import Program
+from bitfold.runtime.outline import Outline
 
 NS_PER_MS = 10**6
 
@@ -25,28 +25,21 @@ class StepTime:
     macs: int
 
 
-def count_macs(step: Step) -> int:
-    """Multiply-accumulates of a step, padding included; 0 for all but convolutions."""
-    if not isinstance(step, ConvStep):
-        return 0
-    return step.out.shape[0] * step.out.shape[1] * step.weight.size
-
-
 def profile_program(
     program: Program,
-    plan: Plan,
+    outline: Outline,
     *,
     images: NDArray[np.uint8],
     arena: NDArray[np.uint8],
     repeats: int,
 ) -> list[StepTime]:
     """Median time of each step over ``repeats`` passes over ``images``, one more to warm up."""
-    times: Sequence[list[int]] = [[] for _ in plan.steps]
-    place = slice(plan.input.offset, plan.input.offset + plan.input.num_bytes)
+    times: Sequence[list[int]] = [[] for _ in outline.steps]
+    place = slice(outline.input.offset, outline.input.offset + outline.input.num_bytes)
     for turn in range(repeats + 1):
         for image in images:
             arena[place] = image.reshape(-1)
-            for i in range(len(plan.steps)):
+            for i in range(len(outline.steps)):
                 start = perf_counter_ns()
                 program.run_step(i, arena)
                 if turn:
@@ -54,10 +47,10 @@ def profile_program(
     return [
         StepTime(
             step.name,
-            row.op if row else type(step).__name__.removesuffix("Step").lower(),
+            row.op if row else step.op,
             row.symbol if row else "",
             median(ns) / NS_PER_MS,
-            count_macs(step),
+            step.macs,
         )
-        for step, row, ns in zip(plan.steps, program.rows, times, strict=True)
+        for step, row, ns in zip(outline.steps, program.rows, times, strict=True)
     ]

@@ -21,8 +21,9 @@ import numpy as np
 from bitfold.kernels import c_backend, c_library, features
 from bitfold.kernels.c_library import Library
 from bitfold.kernels.c_steps import pack_step, row_fits
-from bitfold.kernels.layouts import PackedStep
+from bitfold.kernels.packed_step import PackedProgram, PackedStep
 from bitfold.kernels.packing import round_up
+from bitfold.kernels.program_bounds import check_bounds
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import ALIGNMENT, Buffer, Step
 
@@ -48,6 +49,16 @@ def compile_c(steps, *, input, arena_bytes, force=None, threads=1):
     """``c_backend.compile_c``, or the same for the other machine."""
     compiler = compile_replayed if replay_command() else c_backend.compile_c
     return compiler(steps, input=input, arena_bytes=arena_bytes, force=force, threads=threads)
+
+
+def check_packed(steps, rows, arena_bytes):
+    """What ``rows`` are given for ``steps`` is accepted when it comes from a file."""
+    packed = tuple(pack_step(step, row) for step, row in zip(steps, rows, strict=True))
+    symbols, reasons = tuple(row.symbol for row in rows), ("",) * len(rows)
+    places = steps[0].out, steps[-1].out, round_up(arena_bytes, ALIGNMENT)
+    check_bounds(
+        PackedProgram(symbols, reasons, packed, *places), {row.symbol: row for row in rows}
+    )
 
 
 def read_table(command: Sequence[str]) -> Library:

@@ -25,7 +25,7 @@ from bitfold.kernels.steps import (
     ToIndices,
     ToWide,
 )
-from tests.property.replayed_rows import c_rows, compile_c, host_features
+from tests.property.replayed_rows import c_rows, check_packed, compile_c, host_features
 from tests.property.step_reference import Places, aligned_arena, expected_output, view
 from tests.property.strategies import conv_geometries
 
@@ -57,6 +57,7 @@ def check(steps, inputs, *, force, arena_bytes):
     program = compile_c(
         steps, input=inputs[0], arena_bytes=arena_bytes, force=force, threads=max(SHARES)
     )
+    check_packed(steps, program.rows, arena_bytes)
     arena = aligned_arena(program.arena_bytes)
     rng = np.random.default_rng(len(steps))
     for place, least, most in [x if isinstance(x, tuple) else (x, 0, 255) for x in inputs[1]]:

@@ -15,6 +15,7 @@ from bitfold.kernels.layouts import conv_intervals, winograd
 from bitfold.kernels.layouts.winograd import candidates, is_proven
 from bitfold.kernels.layouts.winograd_tiles import TILES
 from bitfold.kernels.steps import ConvStep, ToAccumulators, ToIndices
+from tests.property.replayed_rows import check_packed
 from tests.property.step_reference import Places, aligned_arena, expected_output, view
 
 ROWS = [row for row in c_rows() if row.layout == "winograd" and row.runs_on(host_features())]
@@ -57,6 +58,7 @@ def check(row, step, arena_bytes, inputs):
         [step], input=step.x, arena_bytes=arena_bytes, force=row.symbol, threads=max(SHARES)
     )
     assert program.rows == (row,)
+    check_packed([step], program.rows, arena_bytes)
     arena = aligned_arena(program.arena_bytes)
     for i, indices in enumerate(inputs):
         view(arena, step.x)[...] = indices

@@ -1,12 +1,14 @@
 """Binding of steps to C rows: choice, refusals, batches, threads."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bitfold.errors import InputError, UsageError
 from bitfold.ir import Grid
+from bitfold.kernels import c_library
 from bitfold.kernels.c_backend import c_rows, compile_c
 from bitfold.kernels.c_library import LIBRARY_VARIABLE, find_library
 from bitfold.kernels.features import host_features, parse_cpu_info
@@ -116,6 +118,32 @@ def test_a_library_that_is_not_there_is_an_error(monkeypatch):
     monkeypatch.setenv(LIBRARY_VARIABLE, "/nowhere/libbitfold_kernels.so")
     with pytest.raises(InputError, match="no kernel library at /nowhere"):
         find_library()
+
+
+def test_a_library_of_another_header_is_refused(monkeypatch, tmp_path):
+    header = tmp_path / "bitfold_kernels.h"
+    header.write_bytes(c_library._HEADER.read_bytes() + b"/* edited */\n")
+    monkeypatch.setattr(c_library, "_HEADER", header)
+    with pytest.raises(
+        InputError, match=r"(?s)built from another header: .*Build the library again"
+    ):
+        c_library.load_library.__wrapped__(find_library())
+
+
+def test_a_library_that_cannot_say_its_header_is_refused(monkeypatch):
+    class Old:
+        """What cffi makes of a library without the function."""
+
+        def bf_abi(self):
+            raise AttributeError("function 'bf_abi' not found")
+
+        def bf_step_bytes(self):
+            return 0
+
+    with pytest.raises(InputError, match="is an older one"):
+        c_library._check_abi(
+            c_library.load_library(find_library()).ffi, Old(), "00", Path("lib.so")
+        )
 
 
 def test_cpu_flags_are_named_as_in_the_table():

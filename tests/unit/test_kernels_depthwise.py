@@ -9,6 +9,7 @@ from bitfold.kernels.features import host_features
 from bitfold.kernels.layouts.depthwise import BOUNDS, SHORT, WIDE, DepthwiseLayout
 from bitfold.kernels.layouts.vector import VectorLayout
 from bitfold.kernels.steps import ConvStep, ToAccumulators, ToIndices
+from tests.property.replayed_rows import check_packed
 from tests.property.step_reference import Places, aligned_arena, expected_output, view
 
 pytestmark = [
@@ -43,6 +44,7 @@ def check(step, arena_bytes, row, values):
     """Runs ``row`` on ``values`` alone and in three shares; the row must fit."""
     program = compile_c([step], input=step.x, arena_bytes=arena_bytes, force=row.symbol, threads=3)
     assert program.rows == (row,)
+    check_packed([step], program.rows, arena_bytes)
     arena = aligned_arena(program.arena_bytes)
     view(arena, step.x)[...] = values
     want = expected_output(step, arena)

@@ -9,6 +9,7 @@ from bitfold.kernels.c_steps import row_fits
 from bitfold.kernels.features import host_features
 from bitfold.kernels.layouts.dictionary import find_dictionary
 from bitfold.kernels.steps import ConvStep, ToAccumulators
+from tests.property.replayed_rows import check_packed
 from tests.property.step_reference import Places, aligned_arena, expected_output, view
 
 pytestmark = [
@@ -53,6 +54,7 @@ def check(step, arena_bytes, row, *, index=None):
     assert row_fits(row, step)
     program = compile_c([step], input=step.x, arena_bytes=arena_bytes, force=row.symbol, threads=4)
     assert program.rows[0].symbol == row.symbol
+    check_packed([step], program.rows, arena_bytes)
     arena, rng = aligned_arena(program.arena_bytes), np.random.default_rng(1)
     levels = step.x_grid.levels
     view(arena, step.x)[:] = rng.integers(0, levels, step.x.shape) if index is None else index

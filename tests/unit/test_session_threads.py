@@ -101,3 +101,61 @@ def test_a_session_that_is_let_go_of_leaves_no_thread(graph, images, want):
     again = Session(graph, "c", threads=2)
     assert np.array_equal(again.run(images[:1]), want[:1])
     again.close()
+
+
+def trace_until_refused(session, images):
+    while True:
+        try:
+            session.trace(images)
+        except UsageError as error:
+            return error
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_closing_waits_for_a_call_in_another_thread(graph, images, want, threads, monkeypatch):
+    session = Session(graph, "c", threads=threads)
+    entered, go_on, order = threading.Event(), threading.Event(), []
+    infer = session._infer
+
+    def slow(checked):
+        entered.set()
+        go_on.wait(30)
+        order.append("answered")
+        return infer(checked)
+
+    monkeypatch.setattr(session, "_infer", slow)
+    with ThreadPoolExecutor(4) as callers:
+        answer = callers.submit(session.run, images)
+        assert entered.wait(30)
+        closings = [callers.submit(lambda: (session.close(), order.append("closed")))
+                    for _ in range(2)]  # fmt: skip
+        refusals = callers.submit(trace_until_refused, session, images[:1])
+        assert "the session is closed" in str(refusals.result(30))
+        assert not any(closing.done() for closing in closings)
+        go_on.set()
+        assert np.array_equal(answer.result(), want)
+        for closing in closings:
+            closing.result()
+    assert order == ["answered", "closed", "closed"]
+
+
+def test_closing_while_others_call_crashes_nobody(graph, images, want):
+    for _ in range(10):
+        session, wrong = Session(graph, "c", threads=2), []
+
+        def call(session=session, wrong=wrong):
+            try:
+                while True:
+                    if not np.array_equal(session.run(images[:3]), want[:3]):
+                        wrong.append("another answer")
+            except UsageError:
+                pass
+
+        others = [threading.Thread(target=call) for _ in range(3)]
+        for other in others:
+            other.start()
+        session.run(images[:1])
+        session.close()
+        for other in others:
+            other.join()
+        assert not wrong

@@ -3,6 +3,8 @@
 
 #include "pool.h"
 
+const char *bf_abi(void) { return BF_ABI; }
+
 size_t bf_step_bytes(void) { return sizeof(bf_step); }
 
 void bf_run_plan(const bf_step *restrict steps, size_t num_steps, uint8_t *restrict arena,

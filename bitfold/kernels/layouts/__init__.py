@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from bitfold.kernels.layouts.bitserial import BitserialLayout
-from bitfold.kernels.layouts.common import PackedStep, Segment, conv_intervals, flush_quads
+from bitfold.kernels.layouts.common import conv_intervals, flush_quads
 from bitfold.kernels.layouts.depthwise import DepthwiseLayout
 from bitfold.kernels.layouts.dictionary import DictionaryLayout
 from bitfold.kernels.layouts.direct import DirectLayout
@@ -12,6 +12,7 @@ from bitfold.kernels.layouts.direct_signed import DirectSignedLayout
 from bitfold.kernels.layouts.packed import PackedLayout
 from bitfold.kernels.layouts.vector import VectorLayout
 from bitfold.kernels.layouts.winograd import WinogradLayout
+from bitfold.kernels.packed_step import PackedStep, Segment
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import ConvStep
 

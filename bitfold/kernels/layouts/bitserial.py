@@ -11,14 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfold.ir import Grid
-from bitfold.kernels.epilogues import FieldValue
-from bitfold.kernels.layouts.common import (
-    SPARE_BYTES,
-    PackedStep,
-    conv_epilogue,
-    conv_fields,
-    copy_bytes,
-)
+from bitfold.kernels.layouts.common import SPARE_BYTES, conv_epilogue, conv_fields, copy_bytes
+from bitfold.kernels.packed_step import FieldValue, PackedStep
 from bitfold.kernels.packing import bitserial_panels, round_up, to_lanes
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import ConvStep

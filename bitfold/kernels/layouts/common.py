@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from bitfold.kernels.epilogues import FieldValue, Intervals, PackedEpilogue, pack_epilogue
+from bitfold.kernels.epilogues import Intervals, pack_epilogue
+from bitfold.kernels.packed_step import FieldValue, PackedEpilogue
 from bitfold.kernels.packing import LANES, round_up, to_lanes
 from bitfold.kernels.steps import Buffer, ConvStep, Int32Array, Int64Array
 
@@ -14,30 +14,6 @@ ELEMENTS = {"u8": 0, "i32": 1, "f32": 2}
 INT16_MAX = 2**15 - 1
 # Vector loads may run over the end of a scratch area, as over that of a buffer.
 SPARE_BYTES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """C's ``bf_segment``: ``num_quads`` quads of input at ``offset``, then maybe a flush."""
-
-    offset: int
-    num_quads: int
-    flush: bool
-
-
-@dataclass(frozen=True, slots=True)
-class PackedStep:
-    """Values for the fields of C's ``bf_step``; arrays become pointers.
-
-    ``scratch_bytes`` is what one thread needs. ``extra`` names the struct that the step's ``extra``
-    points to, and holds the values of its fields.
-    """
-
-    fields: dict[str, FieldValue]
-    epilogue: PackedEpilogue
-    segments: tuple[Segment, ...] = ()
-    scratch_bytes: int = 0
-    extra: tuple[str, dict[str, FieldValue]] | None = None
 
 
 def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -10,23 +10,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfold.kernels.epilogues import TO_INDICES, FieldValue, PackedEpilogue, pack_epilogue
+from bitfold.kernels.epilogues import TO_INDICES, pack_epilogue
 from bitfold.kernels.layouts.common import (
     INT16_MAX,
     SPARE_BYTES,
-    PackedStep,
     conv_fields,
     conv_intervals,
     image_shape,
 )
+from bitfold.kernels.packed_step import FieldValue, PackedEpilogue, PackedStep
 from bitfold.kernels.packing import LANES, round_up, to_lanes
-from bitfold.kernels.rows import Row
+from bitfold.kernels.rows import REGISTER_BYTES, Row
 from bitfold.kernels.steps import ConvStep, Int64Array, ToIndices
 
 WIDE, SHORT, BOUNDS = 0, 1, 2
 # Up to this many thresholds are compared with 16-bit sums; beyond, a line is quicker.
 MAX_BOUNDS = 7
-REGISTER_BYTES = {"scalar": 16, "neon": 16, "avx2": 32, "avx512bw": 64}
 WIDENING_ISAS = ("scalar", "neon")  # their sums have 32 bits whatever the form
 POINTER_BYTES = 8
 

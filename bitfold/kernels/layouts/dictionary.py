@@ -13,12 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfold.ir import Grid
-from bitfold.kernels.layouts.common import (
-    SPARE_BYTES,
-    PackedStep,
-    conv_epilogue,
-    conv_fields,
-)
+from bitfold.kernels.layouts.common import SPARE_BYTES, conv_epilogue, conv_fields
+from bitfold.kernels.packed_step import PackedStep
 from bitfold.kernels.packing import LANES, round_up, to_lanes
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import ConvStep

@@ -4,14 +4,13 @@ from dataclasses import dataclass, replace
 
 from bitfold.kernels.layouts.common import (
     SPARE_BYTES,
-    PackedStep,
-    Segment,
     conv_epilogue,
     conv_fields,
     conv_geometry,
     copy_bytes,
     flush_quads,
 )
+from bitfold.kernels.packed_step import PackedStep, Segment
 from bitfold.kernels.packing import PANELS, QUAD, round_up
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import ConvStep

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from bitfold.kernels.layouts.common import PackedStep
 from bitfold.kernels.layouts.direct import DirectLayout, conv_segments
+from bitfold.kernels.packed_step import PackedStep
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import ConvStep
 

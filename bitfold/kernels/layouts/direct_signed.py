@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from bitfold.kernels.layouts.common import INT16_MAX, PackedStep
+from bitfold.kernels.layouts.common import INT16_MAX
 from bitfold.kernels.layouts.direct import NO_LIMIT, WIDE_SUM_ISAS, DirectLayout, conv_segments
+from bitfold.kernels.packed_step import PackedStep
 from bitfold.kernels.packing import to_lanes
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import ConvStep

@@ -6,13 +6,13 @@ from numpy.typing import NDArray
 from bitfold.ir import Grid
 from bitfold.kernels.layouts.common import (
     SPARE_BYTES,
-    PackedStep,
     conv_epilogue,
     conv_fields,
     copy_bytes,
     flush_quads,
 )
 from bitfold.kernels.layouts.direct import SIXTEEN_BIT_ISAS, conv_segments
+from bitfold.kernels.packed_step import PackedStep
 from bitfold.kernels.packing import QUAD, direct_panels, pack_fields, round_up
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import ConvStep

@@ -8,15 +8,14 @@ in bits s · bits of every byte. Weights of up to 2 or 4 bits are indices, of mo
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfold.kernels.epilogues import FieldValue
 from bitfold.kernels.layouts.common import (
     INT16_MAX,
     SPARE_BYTES,
-    PackedStep,
     conv_epilogue,
     conv_fields,
     image_shape,
 )
+from bitfold.kernels.packed_step import FieldValue, PackedStep
 from bitfold.kernels.packing import QUAD, round_up, to_lanes
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import ConvStep

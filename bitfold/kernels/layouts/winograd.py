@@ -11,16 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitfold.ir import Grid
-from bitfold.kernels.epilogues import FieldValue
 from bitfold.kernels.layouts.common import (
     INT16_MAX,
     SPARE_BYTES,
-    PackedStep,
     conv_epilogue,
     conv_fields,
     image_shape,
 )
 from bitfold.kernels.layouts.winograd_tiles import ALGORITHMS, TAPS, TILES, Tile
+from bitfold.kernels.packed_step import FieldValue, PackedStep
 from bitfold.kernels.packing import LANES, QUAD, round_up, to_lanes
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import ConvStep, Int64Array

@@ -5,7 +5,6 @@ kernel library, on this CPU. Whatever else is found there is passed over.
 """
 
 import json
-import logging
 import os
 import stat
 import sys
@@ -15,7 +14,6 @@ from pathlib import Path
 from threading import Lock
 
 from bitfold.errors import OutputError
-from bitfold.files import write_atomically
 
 CACHE_VARIABLE = "BITFOLD_CACHE_DIR"
 SCHEMA = "bitfold/tuning/1"
@@ -25,8 +23,6 @@ MAX_ROWS = 64
 MAX_NS = 10**12
 
 Times = dict[str, int]  # nanoseconds by symbol
-
-_log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path | None:
@@ -46,15 +42,19 @@ def cache_folder() -> Path | None:
     return Path(base) / "bitfold" if base and Path(base).is_absolute() else None
 
 
+def times_path(folder: Path, identity: Mapping[str, str]) -> Path:
+    """The file in ``folder`` with the times of the machine and library that ``identity`` names."""
+    text = json.dumps(dict(identity), sort_keys=True)
+    return folder / f"kernels-{sha256(text.encode()).hexdigest()[:16]}.json"
+
+
 class Memory:
     """Times by layer for one machine and library; ``identity`` says which. Safe for threads."""
 
     def __init__(self, folder: Path | None, identity: Mapping[str, str]) -> None:
         """Read what the file in ``folder`` knows; without a folder nothing outlives the process."""
         self._identity = dict(identity)
-        text = json.dumps(self._identity, sort_keys=True)
-        name = f"kernels-{sha256(text.encode()).hexdigest()[:16]}.json"
-        self.path = folder / name if folder else None
+        self.path = times_path(folder, identity) if folder else None
         self._known = self._read()
         self._new: dict[str, Times] = {}
         self._lock = Lock()
@@ -80,11 +80,15 @@ class Memory:
             return
         layers = (self._read() | new).items()  # another process may have written meanwhile
         document = {"schema": SCHEMA, **self._identity, "layers": dict([*layers][-MAX_LAYERS:])}
+        from logging import getLogger
+
+        from bitfold.files import write_atomically  # loads more than all else that a start needs
+
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path, json.dumps(document, indent=0).encode())
         except (OSError, ValueError, OutputError) as error:
-            _log.info("times of kernels are not remembered: %s", error)
+            getLogger(__name__).info("times of kernels are not remembered: %s", error)
 
     def _read(self) -> dict[str, Times]:
         """What the file holds, as far as it can be believed."""

@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 
-from bitfold import __version__
 from bitfold.errors import UsageError
 from bitfold.kernels.c_library import Library
 from bitfold.kernels.c_steps import OPS, pack_step, row_fits
-from bitfold.kernels.features import cpu_model
-from bitfold.kernels.layouts import PackedStep
+from bitfold.kernels.packed_step import PackedStep
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import ConvStep, Step
 from bitfold.kernels.tuning.cache import Memory, Times, cache_folder
 from bitfold.kernels.tuning.contenders import contenders, layer_key
+from bitfold.kernels.tuning.identity import machine_identity
 from bitfold.kernels.tuning.mode import TuneMode
 from bitfold.kernels.tuning.trial import Trial
 
@@ -33,17 +31,12 @@ class Pick:
 
 def memory_of(library: Library) -> Memory:
     """Times known on this machine for ``library``; the same object as long as places stay."""
-    return _memory(cache_folder(), library.path, library.features)
+    return _memory(cache_folder(), library)
 
 
 @cache
-def _memory(folder: Path | None, library: Path, features: frozenset[str]) -> Memory:
-    identity = {
-        "cpu": f"{cpu_model()}; {' '.join(sorted(features))}",
-        "library": sha256(library.read_bytes()).hexdigest(),
-        "bitfold": __version__,
-    }
-    return Memory(folder, identity)
+def _memory(folder: Path | None, library: Library) -> Memory:
+    return Memory(folder, machine_identity(library))
 
 
 class Chooser:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bitfold.kernels.c_binding import bind_steps
 from bitfold.kernels.c_library import Library
-from bitfold.kernels.layouts import PackedStep
+from bitfold.kernels.packed_step import PackedStep
 from bitfold.kernels.packing import round_up
 from bitfold.kernels.program import allocate_arena
 from bitfold.kernels.rows import Row

@@ -185,7 +185,10 @@ const bf_row *bf_kernel_table(void);
 uint64_t bf_host_isa(void);
 const char *bf_feature_name(size_t bit);
 
-/* sizeof(bf_step): a loader compares it with what it parsed from this file. */
+/* SHA-256 of this file as it was when the library was built, in hexadecimal, and sizeof(bf_step): a
+ * loader compares them with the file that it has, since it reads every struct as that file says.
+ */
+const char *bf_abi(void);
 size_t bf_step_bytes(void);
 
 /* Threads that wait for work. NULL where the system gives none, and for fewer than two. */
