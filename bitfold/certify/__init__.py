@@ -14,6 +14,7 @@ code, layers behind the fixed-point stream carry a bound and their flips are lis
 from bitfold.certify.against import Bisection, FileSide, Side, bisect_files, bisect_graphs
 from bitfold.certify.certificate import Certificate, certify
 from bitfold.certify.inputs import DataSource, FileRecord, Inputs, inputs_of_certificate
+from bitfold.certify.proofs import AccumulatorProof
 from bitfold.certify.recorded import RecordedCertificate, read_certificate
 from bitfold.certify.replay import Change, compare_certificates, compare_file, compare_inputs
 from bitfold.certify.stages import FirstDifference, Stage, compare_traces, runtime_stage
@@ -21,6 +22,7 @@ from bitfold.certify.trained import LayerRecord
 
 __all__ = [
     # one network, all its forms
+    "AccumulatorProof",
     "Certificate",
     "DataSource",
     "FileRecord",

@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from bitfold.export.foreign.compare import RuntimeFlips, compare_file
     from bitfold.export.from_checkpoint import from_checkpoint
     from bitfold.export.int8 import int8_peer, peer_onnx, peer_tflite
-    from bitfold.export.lowering import LayerReport
+    from bitfold.export.lowering import Decision, Folded, LayerReport
     from bitfold.export.onnx import (
+        ExactLayer,
+        FusedLayer,
         OnnxExport,
         RunnableModel,
+        check_forms,
         is_openvino_available,
         onnx_model,
         profile_in,
@@ -29,21 +32,29 @@ if TYPE_CHECKING:
         trace_onnxruntime,
         trace_openvino,
     )
-    from bitfold.export.pipeline import Folded, fold_network
+    from bitfold.export.pipeline import fold_network
+    from bitfold.export.requantization import RequantCheck, check_decisions
 
 _HOMES = {
     # folding
     "from_checkpoint": "from_checkpoint",
     "fold_network": "pipeline",
-    "Folded": "pipeline",
+    "Decision": "lowering",
+    "Folded": "lowering",
     "LayerReport": "lowering",
+    # threshold tables against what they stand for
+    "RequantCheck": "requantization",
+    "check_decisions": "requantization",
     # the trained network beside its graph
     "LayerFlips": "fake_quant",
     "compare_codes": "fake_quant",
     "merge_flips": "fake_quant",
     "quantizer_names": "fake_quant",
     # ONNX
+    "ExactLayer": "onnx",
+    "FusedLayer": "onnx",
     "OnnxExport": "onnx",
+    "check_forms": "onnx",
     "onnx_model": "onnx",
     "to_onnx": "onnx",
     "read_onnx": "onnx",
@@ -67,12 +78,18 @@ _HOMES = {
 }
 
 __all__ = [
+    "Decision",
+    "ExactLayer",
     "Folded",
+    "FusedLayer",
     "LayerFlips",
     "LayerReport",
     "OnnxExport",
+    "RequantCheck",
     "RunnableModel",
     "RuntimeFlips",
+    "check_decisions",
+    "check_forms",
     "compare_codes",
     "compare_file",
     "fold_network",

@@ -9,12 +9,16 @@ from bitfold.export.onnx.check import (
 from bitfold.export.onnx.openvino import is_openvino_available, run_openvino, trace_openvino
 from bitfold.export.onnx.qdq import OnnxExport, onnx_model, to_onnx
 from bitfold.export.onnx.reader import read_onnx
+from bitfold.export.onnx.records import ExactLayer, FusedLayer, check_forms
 from bitfold.export.onnx.survey import survey_onnx
 from bitfold.export.onnx.tensors import RunnableModel, run_tensors, runnable_model
 
 __all__ = [
+    "ExactLayer",
+    "FusedLayer",
     "OnnxExport",
     "RunnableModel",
+    "check_forms",
     "is_openvino_available",
     "onnx_model",
     "profile_in",
