@@ -1,6 +1,9 @@
 """The integer graph as ONNX, written and read in every profile, and the runtimes that run it."""
 
 from bitfold.export.onnx.check import (
+    Exposed,
+    exposed,
+    node_integers,
     profile_in,
     require_onnxruntime,
     run_onnxruntime,
@@ -11,16 +14,25 @@ from bitfold.export.onnx.qdq import OnnxExport, onnx_model, to_onnx
 from bitfold.export.onnx.reader import read_onnx
 from bitfold.export.onnx.records import ExactLayer, FusedLayer, check_forms
 from bitfold.export.onnx.survey import survey_onnx
-from bitfold.export.onnx.tensors import RunnableModel, run_tensors, runnable_model
+from bitfold.export.onnx.tensors import (
+    RunnableModel,
+    operator_differences,
+    run_tensors,
+    runnable_model,
+)
 
 __all__ = [
     "ExactLayer",
+    "Exposed",
     "FusedLayer",
     "OnnxExport",
     "RunnableModel",
     "check_forms",
+    "exposed",
+    "node_integers",
     "is_openvino_available",
     "onnx_model",
+    "operator_differences",
     "profile_in",
     "read_onnx",
     "require_onnxruntime",
