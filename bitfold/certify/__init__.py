@@ -11,9 +11,11 @@ code, layers behind the fixed-point stream carry a bound and their flips are lis
 ``against`` finds the first tensor at which two models of one network part.
 """
 
-from bitfold.certify.against import Bisection, FileSide, Side, bisect_files, bisect_graphs
+from bitfold.certify.against import Bisection, Side, bisect_graphs
+from bitfold.certify.against_files import FileSide, bisect_files
 from bitfold.certify.certificate import Certificate, certify
 from bitfold.certify.inputs import DataSource, FileRecord, Inputs, inputs_of_certificate
+from bitfold.certify.proofs import AccumulatorProof
 from bitfold.certify.recorded import RecordedCertificate, read_certificate
 from bitfold.certify.replay import Change, compare_certificates, compare_file, compare_inputs
 from bitfold.certify.stages import FirstDifference, Stage, compare_traces, runtime_stage
@@ -21,6 +23,7 @@ from bitfold.certify.trained import LayerRecord
 
 __all__ = [
     # one network, all its forms
+    "AccumulatorProof",
     "Certificate",
     "DataSource",
     "FileRecord",

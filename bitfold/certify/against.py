@@ -1,26 +1,21 @@
-"""Two models of one network: the first tensor, in topological order, that differs.
+"""Two models of one network that can be read: the first node, in topological order, that differs.
 
-Where both can be read they are compared as integer graphs, by the oracle, node by node. Where one
-cannot, both run under ONNX Runtime, unoptimized with every tensor whose name they share, and at the
-default level for the results alone.
+They are compared as integer graphs, by the oracle. ``against_files`` does it where one is not read.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfold.certify.causes import UNKNOWN, Cause, Values, layout_of, likely_cause
+from bitfold.certify.causes import UNKNOWN, Cause, Values, likely_cause
 from bitfold.certify.stages import FirstDifference, Stage
 from bitfold.certify.structure import Alignment, align, is_output, parameter_differences
-from bitfold.errors import UsageError
 from bitfold.ir import CodeTensor, IntGraph, Node, TensorType, trace_float64
 
 BATCH = 50
-INTEGERS, RUNTIME = "integer graphs", "ONNX Runtime"
+INTEGERS = "integer graphs"
 
 
 @dataclass(slots=True)
@@ -184,98 +179,3 @@ def _structure(first: Side, second: Side, alignment: Alignment) -> Iterable[str]
         grids = [kind.grid for kind in kinds if isinstance(kind, CodeTensor)]
         if len(grids) == 2 and grids[0] != grids[1]:
             yield f"{nodes[0].name} has codes {grids[0]}, not {grids[1]}"
-
-
-@dataclass(frozen=True, slots=True)
-class FileSide:
-    """A model that ONNX Runtime runs: what to call it, its file, the values it gets."""
-
-    label: str
-    path: Path
-    values: NDArray[np.generic] = field(repr=False)
-
-
-def bisect_files(first: FileSide, second: FileSide) -> Bisection:
-    """Compare two files under ONNX Runtime: results, and every tensor whose name both have.
-
-    Raises UnsupportedError where it does not run one, UsageError where their numbers of outputs
-    differ or the values do not fit.
-    """
-    from bitfold.export import run_tensors, runnable_model
-
-    models = [runnable_model(side.path) for side in (first, second)]
-    outputs = [model.outputs for model in models]
-    if len(outputs[0]) != len(outputs[1]):
-        raise UsageError(
-            f"{len(outputs[0])} outputs against {len(outputs[1])}",
-            where=f"files {first.path}, {second.path}",
-            todo="Compare models of one network.",
-        )
-    others = set(models[1].tensors)
-    shared = [n for n in models[0].tensors if n in others and n not in (*outputs[0], *outputs[1])]
-    tensors = {name: TensorPair(name, name) for name in shared}
-    results = {a: TensorPair(a, b) for a, b in zip(*outputs, strict=True)}
-    structure: dict[str, None] = {}
-    for offset in range(0, len(first.values), BATCH):
-        feeds = [side.values[offset : offset + BATCH] for side in (first, second)]
-        inner = [
-            run_tensors(model, feed, shared, optimized=False)
-            for model, feed in zip(models, feeds, strict=True)
-        ]
-        structure |= dict.fromkeys(_compare(tensors, inner[0], inner[1], offset))
-        whole = [
-            run_tensors(model, feed, names, optimized=True)
-            for model, feed, names in zip(models, feeds, outputs, strict=True)
-        ]
-        structure |= dict.fromkeys(_compare(results, whole[0], whole[1], offset))
-    compared = tuple(pair for pair in tensors.values() if pair.compared)
-    found = tuple(pair for pair in results.values() if pair.compared)
-    counts = _only(models[0].tensors, models[1].tensors, first, second)
-    return Bisection(
-        first.label, second.label, RUNTIME, len(first.values), compared, found,
-        (*counts, *structure),
-    )  # fmt: skip
-
-
-def _compare(
-    pairs: Mapping[str, TensorPair],
-    got: Mapping[str, NDArray[np.generic]],
-    want: Mapping[str, NDArray[np.generic]],
-    offset: int,
-) -> Iterable[str]:
-    """Compare what both have; what has two shapes is told."""
-    for name, pair in pairs.items():
-        if name not in got or pair.other not in want:
-            continue
-        a, b = got[name], want[pair.other]
-        if a.shape == b.shape:
-            pair.add(a, b, offset, partial(_raw_cause, a, b))
-            continue
-        yield f"{name} has shape {_sizes(a)}, not {_sizes(b)}{_turned(a, b)}"
-
-
-def _raw_cause(got: NDArray[np.generic], want: NDArray[np.generic]) -> Cause:
-    """From the values alone: what the tensor means is not known."""
-    why = layout_of(got, want)
-    return UNKNOWN if why is None else Cause("layout", why)
-
-
-def _sizes(array: NDArray[np.generic]) -> str:
-    return "x".join(map(str, array.shape))
-
-
-def _turned(got: NDArray[np.generic], want: NDArray[np.generic]) -> str:
-    """That one is the other in another layout, where it is."""
-    if got.ndim != 4 or want.ndim != 4:
-        return ""
-    for order, what in (((0, 3, 1, 2), "channels first"), ((0, 2, 3, 1), "channels last")):
-        if np.array_equal(got.transpose(order), want):
-            return f": layout, equal with {what}"
-    return ""
-
-
-def _only(first: Sequence[str], second: Sequence[str], a: FileSide, b: FileSide) -> Iterable[str]:
-    for names, others, side in ((first, second, a), (second, first, b)):
-        alone = [name for name in names if name not in set(others)]
-        if alone:
-            yield f"only {side.label} has {len(alone)} of its {len(names)} tensors, as {alone[0]}"

@@ -11,34 +11,32 @@ from numpy.typing import NDArray
 
 from bitfold.certify.forms import Form, array_form, definition_form, kernel_forms, onnx_forms
 from bitfold.certify.inputs import DataSource, Inputs, environment, inputs_of_certificate
+from bitfold.certify.proofs import (
+    AccumulatorProof,
+    accumulator_proofs,
+    accumulator_stage,
+    pairs_checked,
+    requantization_checks,
+    requantization_stages,
+)
 from bitfold.certify.stages import Images, Stage, compare_traces, merge_stages
 from bitfold.certify.trained import LayerRecord, TrainedComparison, trained_net
 from bitfold.errors import UsageError
-from bitfold.ir import Accumulator, IntGraph, Thresholds, trace_float64
+from bitfold.ir import IntGraph, trace_float64
 
 if TYPE_CHECKING:
-    from bitfold.export import LayerReport
+    from bitfold.export import LayerReport, RequantCheck
     from bitfold.models import PublishedOptions
 
 SCHEMA = "bitfold/verify/1"
 BATCH = 50
 
 
-def requantization_pairs(graph: IntGraph) -> int:
-    """(accumulator value, channel) pairs whose code a threshold table decides, by its order."""
-    pairs = 0
-    for node in graph.nodes:
-        if isinstance(node, Thresholds):
-            source = graph.types[node.x]
-            if isinstance(source, Accumulator):
-                pairs += (source.hi - source.lo + 1) * len(node.table)
-    return pairs
-
-
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """All stages, what was proved without running anything, and the fold's layer table.
 
+    ``accumulators`` and ``requantization`` say layer by layer what is proved and how.
     ``folding`` lists every bound that the fold stated: stream, channel multipliers, biases.
     """
 
@@ -48,6 +46,8 @@ class Certificate:
     folding: tuple["LayerReport", ...]
     accumulators_proved: int
     requant_pairs_checked: int
+    accumulators: tuple[AccumulatorProof, ...]
+    requantization: tuple["RequantCheck", ...]
     top1: float | None
     top1_fake_quant: float | None
     inputs: Inputs
@@ -62,14 +62,14 @@ class Certificate:
         """The JSON form (INTERFACE: verify)."""
         plain = ("inputs", "environment")
         found = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in plain}
-        lists = {key: _plain(value) for key, value in found.items()}
+        lists = {key: plain_values(value) for key, value in found.items()}
         return {"schema": SCHEMA, **lists, "ok": self.ok} | {
             "inputs": self.inputs.to_dict(),
             "environment": dict(self.environment),
         }
 
 
-def _plain(value: object) -> object:
+def plain_values(value: object) -> object:
     """Tuples of dataclasses as lists of their fields."""
     return [asdict(entry) for entry in value] if isinstance(value, tuple) else value
 
@@ -156,6 +156,7 @@ def certify(
         for offset in range(0, len(images), BATCH):
             comparison.add(images[offset : offset + BATCH], offset, report)
     absent = (stage for stage in found if isinstance(stage, Stage))
+    report("proofs")
     return _finished(comparison, (*stages, *comparison.all_stages(), *absent), inputs, labels)
 
 
@@ -167,13 +168,17 @@ def _finished(
 ) -> Certificate:
     graph, trained = comparison.graph, comparison.trained
     folding = () if trained is None else trained.trained.folding
+    accumulators = accumulator_proofs(graph)
+    checks = requantization_checks(graph, () if trained is None else trained.trained.decisions)
     return Certificate(
         inputs.images_shape[0],
-        stages,
+        (*stages, accumulator_stage(graph), *requantization_stages(checks)),
         () if trained is None else trained.records(),
         tuple(layer for layer in folding if not layer.exact),
-        sum(isinstance(t, Accumulator) for t in graph.types.values()),
-        requantization_pairs(graph),
+        len(accumulators),
+        pairs_checked(checks),
+        accumulators,
+        checks,
         _accuracy(comparison.logits, labels),
         None if trained is None else _accuracy(trained.logits, labels),
         inputs,

@@ -12,6 +12,8 @@ from bitfold.certify.stages import FirstDifference, Stage
 from bitfold.errors import InputError
 
 MAX_BYTES = 1 << 26
+COUNTS = ("accumulators_proved", "requant_pairs_checked")
+COMPARED = ("accumulators", "requantization", "top1")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 AGAIN = "Write it again with `bitfold verify MODEL --data SPEC -o FILE`."
 
@@ -121,14 +123,12 @@ def read_certificate(path: Path) -> RecordedCertificate:
     if fields.values.get("schema") != SCHEMA:
         found = _shown(fields.values.get("schema"))
         raise fields.damaged(f"{SCHEMA!r} is expected, got {found}", "schema")
-    # The key under which the parts of a certificate are compared by value.
-    keys = ("accumulators_proved", "requant_pairs_checked")
     return RecordedCertificate(
         fields.integer("images"),
         tuple(_stage(entry) for entry in fields.each("stages")),
         _inputs(fields.within("inputs")),
         fields.within("environment").values,
-        {key: fields.integer(key) for key in keys},
+        {key: fields.integer(key) for key in COUNTS} | {key: fields.get(key) for key in COMPARED},
     )
 
 

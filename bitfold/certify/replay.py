@@ -7,13 +7,15 @@ run here is a change: what was proved there was not proved here.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from itertools import zip_longest
 
 from bitfold.certify.certificate import Certificate
 from bitfold.certify.inputs import FileRecord, Inputs
 from bitfold.certify.recorded import RecordedCertificate
 from bitfold.certify.stages import Stage
 
+LONGEST = 300
 STAGE_FIELDS = ("against", "compared", "mismatches", "max_abs_diff", "exact")
 
 
@@ -109,13 +111,36 @@ def _field_changes(was: Stage, now: Stage) -> Iterator[Change]:
 
 def _fact_changes(was: Mapping[str, object], now: Certificate) -> Iterator[Change]:
     for key, value in was.items():
-        found = getattr(now, key)
+        found = json_values(getattr(now, key))
         if found != value:
-            yield Change(key, str(value), str(found))
+            yield Change(key, *_parted(value, found))
+
+
+def _parted(was: object, now: object) -> tuple[str, str]:
+    """Both as text; of two lists the first entries that differ."""
+    if isinstance(was, list) and isinstance(now, list):
+        for a, b in zip_longest(was, now):
+            if a != b:
+                return _short(a), _short(b)
+    return _short(was), _short(now)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def json_values(value: object) -> object:
+    """What ``value`` is once it has been written as JSON and read again."""
+    if isinstance(value, tuple | list):
+        return [json_values(entry) for entry in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: json_values(getattr(value, f.name)) for f in fields(value)}
+    return value
 
 
 def _environment_notes(was: Mapping[str, object], now: Mapping[str, object]) -> Iterator[Change]:
     for key, value in now.items():
         before = was.get(key)
         if before != value:
-            yield Change(f"environment, {key}", str(before), str(value), decides=False)
+            yield Change(f"environment, {key}", _short(before), _short(value), decides=False)

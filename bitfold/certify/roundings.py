@@ -67,7 +67,8 @@ def threshold_cause(node: Thresholds, x: IntArray, got: IntArray, want: IntArray
     grid = node.grid
     got, want = ((codes - grid.lo) // grid.step for codes in (got, want))
     at = np.nonzero(got != want)
-    if not (np.abs(got[at] - want[at]) == 1).all():
+    is_on_grid = bool((got >= 0).all() and (got < grid.levels).all())
+    if not is_on_grid or not (np.abs(got[at] - want[at]) == 1).all():
         return None
     channels = np.broadcast_to(np.arange(len(node.table)), want.shape)[at]
     between = node.table[channels, np.minimum(got[at], want[at])]

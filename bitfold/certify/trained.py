@@ -16,7 +16,7 @@ from bitfold.ir import IntGraph
 if TYPE_CHECKING:
     from torch import nn
 
-    from bitfold.export import LayerFlips, LayerReport
+    from bitfold.export import Decision, LayerFlips, LayerReport
     from bitfold.export.fake_quant import Precision
     from bitfold.models import PublishedOptions
 
@@ -54,6 +54,7 @@ class TrainedNet:
     model: "nn.Module"
     names: tuple[str, ...]
     folding: tuple["LayerReport", ...]
+    decisions: tuple["Decision", ...]
 
     @property
     def reports(self) -> Mapping[str, "LayerReport"]:
@@ -69,7 +70,7 @@ def trained_net(
     from bitfold.models import load_one_network
 
     model = load_one_network(checkpoint, published=published).model
-    folding = fold_network(model).layers
+    folded = fold_network(model)
     names = quantizer_names(graph, model)
     if not names:
         raise UsageError(
@@ -77,7 +78,7 @@ def trained_net(
             where=f"file {checkpoint}",
             todo="Give the checkpoint that the model was exported from.",
         )
-    return TrainedNet(model, names, folding)
+    return TrainedNet(model, names, folded.layers, folded.decisions)
 
 
 # How the trained network is run: the name of its stages, float64 or not, fed by the graph or not.

@@ -1,6 +1,7 @@
 """``bitfold export``: checkpoint → integer graph → ONNX."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -97,6 +98,8 @@ def export_checkpoint(
         "bounds": [
             {"name": layer.name, "kind": layer.kind, "error": layer.error} for layer in bounded
         ],
+        "fused": [asdict(layer) for layer in written.fused],
+        "not_fused": [asdict(layer) for layer in written.exact],
     }
 
 

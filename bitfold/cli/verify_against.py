@@ -69,10 +69,11 @@ def _bisected(first: _Model, second: _Model, data: str, limit: int) -> "Bisectio
         ]
         return bisect_graphs(*sides)
     values = _values(first.graph or second.graph, data, limit)
-    paths = first.path, second.path
-    return bisect_files(
-        *(FileSide(label, path, values) for label, path in zip(labels, paths, strict=True))
+    a, b = (
+        FileSide(label, model.path, values, model.graph)
+        for label, model in zip(labels, (first, second), strict=True)
     )
+    return bisect_files(a, b)
 
 
 def _labels(first: Path, second: Path) -> tuple[str, str]:

@@ -11,13 +11,20 @@ if TYPE_CHECKING:
     from bitfold.export.foreign.compare import RuntimeFlips, compare_file
     from bitfold.export.from_checkpoint import from_checkpoint
     from bitfold.export.int8 import int8_peer, peer_onnx, peer_tflite
-    from bitfold.export.lowering import LayerReport
+    from bitfold.export.lowering import Decision, Folded, LayerReport
     from bitfold.export.model_files import read_onnx, survey_onnx
     from bitfold.export.onnx import (
+        ExactLayer,
+        Exposed,
+        FusedLayer,
         OnnxExport,
         RunnableModel,
+        check_forms,
+        exposed,
         is_openvino_available,
+        node_integers,
         onnx_model,
+        operator_differences,
         profile_in,
         require_onnxruntime,
         run_onnxruntime,
@@ -28,21 +35,33 @@ if TYPE_CHECKING:
         trace_onnxruntime,
         trace_openvino,
     )
-    from bitfold.export.pipeline import Folded, fold_network
+    from bitfold.export.pipeline import fold_network
+    from bitfold.export.requantization import RequantCheck, check_decisions
 
 _HOMES = {
     # folding
     "from_checkpoint": "from_checkpoint",
     "fold_network": "pipeline",
-    "Folded": "pipeline",
+    "Decision": "lowering",
+    "Folded": "lowering",
     "LayerReport": "lowering",
+    # threshold tables against what they stand for
+    "RequantCheck": "requantization",
+    "check_decisions": "requantization",
     # the trained network beside its graph
     "LayerFlips": "fake_quant",
     "compare_codes": "fake_quant",
     "merge_flips": "fake_quant",
     "quantizer_names": "fake_quant",
     # ONNX
+    "ExactLayer": "onnx",
+    "Exposed": "onnx",
+    "exposed": "onnx",
+    "node_integers": "onnx",
+    "operator_differences": "onnx",
+    "FusedLayer": "onnx",
     "OnnxExport": "onnx",
+    "check_forms": "onnx",
     "onnx_model": "onnx",
     "to_onnx": "onnx",
     "read_onnx": "model_files",
@@ -66,20 +85,30 @@ _HOMES = {
 }
 
 __all__ = [
+    "Decision",
+    "ExactLayer",
+    "Exposed",
     "Folded",
+    "FusedLayer",
     "LayerFlips",
     "LayerReport",
     "OnnxExport",
+    "RequantCheck",
     "RunnableModel",
     "RuntimeFlips",
+    "check_decisions",
+    "check_forms",
     "compare_codes",
     "compare_file",
+    "exposed",
     "fold_network",
     "from_checkpoint",
     "int8_peer",
     "is_openvino_available",
     "merge_flips",
+    "node_integers",
     "onnx_model",
+    "operator_differences",
     "peer_onnx",
     "peer_tflite",
     "profile_in",

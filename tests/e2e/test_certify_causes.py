@@ -280,6 +280,21 @@ def test_every_other_rounding_of_a_rescale_is_told_from_the_right_one(shift):
             assert rescale_cause(node, x, got)[0] == kind
 
 
+def test_codes_beyond_their_grid_have_no_known_cause():
+    graph = IntGraph.of(
+        [
+            Quantize("image", (2, 2, 1), Grid.pixels(0), 1.0),
+            Thresholds("act", "image", np.array([[10]]), np.array([1]), Grid.unsigned(1), 1.0),
+            Dequantize("out", "act"),
+        ]
+    )
+    pixels = np.array([[[[0], [10]], [[20], [30]]]], dtype=np.uint8)
+    want = trace_oracle(graph, pixels)
+    got = dict(want, act=want["act"] + (pixels == 30))
+    stage = compare_traces("broken", got, want, graph=graph)
+    assert (stage.first.layer, stage.first.got, stage.first.cause) == ("act", 2, "unknown")
+
+
 def test_one_code_that_differs_far_from_its_threshold_has_no_known_cause():
     table = np.array([[10, 20, 30]])
     nodes = [

@@ -193,8 +193,38 @@ def test_its_first_differing_tensor_is_named(folder, tmp_path, capsys):
     path = unreadable(folder, tmp_path, weight=-1)
     code, fields, error = compared(capsys, folder, "qcdq.onnx", path)
     assert code == 1
-    assert fields["against"]["first"]["layer"] == "conv1.weight/codes"
+    first = fields["against"]["first"]
+    assert (first["layer"], first["cause"]) == ("conv1.weight/codes", "parameters")
+    assert first["why"] == "constant conv1.weight differs"
     assert "conv1.weight/codes" in error
+
+
+def test_a_tensor_whose_meaning_is_known_is_explained(folder, tmp_path, capsys):
+    model = onnx.load(unreadable(folder, tmp_path))
+    tensor = next(t for t in model.graph.initializer if t.name == "conv1.wide.offset")
+    offset = numpy_helper.to_array(tensor) - 0.5
+    tensor.CopyFrom(numpy_helper.from_array(offset, "conv1.wide.offset"))
+    onnx.save(model, tmp_path / "floored.onnx")
+    code, fields, _ = compared(capsys, folder, "qcdq.onnx", tmp_path / "floored.onnx")
+    first = fields["against"]["first"]
+    assert code == 1
+    assert (first["layer"], first["cause"]) == ("conv1.wide/shifted", "rounding mode")
+    assert "rounded down" in first["why"]
+    assert "constant conv1.wide.offset differs" in first["why"]
+
+
+def test_a_file_that_takes_channels_first_gets_them(folder, tmp_path, capsys):
+    model = onnx.load(folder / "qcdq.onnx")
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_value for dim in dims][1:] == [8, 8, 1]
+    for dim, size in zip(list(dims)[1:], (1, 8, 8), strict=True):
+        dim.dim_value = size
+    model.graph.node[0].attribute[0].ints[:] = [0, 1, 2, 3]
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "first.onnx")
+    code, fields, error = compared(capsys, folder, "qcdq.onnx", tmp_path / "first.onnx")
+    assert (code, error) == (0, "")
+    assert fields["ok"] is True
 
 
 @pytest.mark.parametrize(

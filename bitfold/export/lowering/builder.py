@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bitfold.errors import UnsupportedError
 from bitfold.export.qgraph import Rationals
+from bitfold.export.thresholds import Staircase
 from bitfold.ir import (
     Accumulator,
     CodeTensor,
@@ -87,6 +88,16 @@ class LayerReport:
     error: float
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What table ``name`` stands for: channel c gives stairs[c].index(gain[c]·X + bias[c])."""
+
+    name: str
+    gain: Rationals
+    bias: Rationals
+    stairs: tuple[Staircase, ...]
+
+
 def exactly(name: str, scale: Fraction, channels: int) -> Pending:
     """A tensor whose integers are its values in units of ``scale``, without error."""
     return Pending(name, (scale,) * channels, (ZERO,) * channels, np.zeros(channels))
@@ -129,6 +140,7 @@ class Builder:
     streams: dict[str, Pending] = field(default_factory=dict)
     digits: dict[str, tuple[Pending, ...]] = field(default_factory=dict)
     reports: list[LayerReport] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
 
     def emit(self, node: Node) -> TensorType:
         """Append ``node`` and infer its type; RangeError at once where int32 does not hold it."""

@@ -1,7 +1,7 @@
 """The walk over the graph, node by node, and the choice of the stream's resolution."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import numpy as np
@@ -10,6 +10,7 @@ from bitfold.errors import RangeError, UnsupportedError
 from bitfold.export.lowering.builder import (
     Bend,
     Builder,
+    Decision,
     LayerReport,
     require_unflattened,
     spread,
@@ -154,9 +155,16 @@ def _is_added(graph: QGraph, name: str) -> bool:
     return any(isinstance(r, Sum | Flex | PadChannels) for r in graph.consumers(name))
 
 
-def _lower_at(
-    graph: QGraph, fraction_bits: int, *, adaptive: bool
-) -> tuple[IntGraph, tuple[LayerReport, ...]]:
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A verified integer graph, how exact each layer is, and what each threshold table decides."""
+
+    graph: IntGraph
+    layers: tuple[LayerReport, ...]
+    decisions: tuple[Decision, ...]
+
+
+def _lower_at(graph: QGraph, fraction_bits: int, *, adaptive: bool) -> Folded:
     build = Builder(fraction_bits, adaptive, graph.nodes[-1].name)
     for node in graph.nodes:
         lower_node(build, node)
@@ -166,12 +174,18 @@ def _lower_at(
     build.emit(Dequantize("logits", _dequantized(build, graph.nodes[-1].name)))
     integers = build.graph(dict(graph.meta))
     verify(integers)
-    return integers, tuple(build.reports)
+    return Folded(integers, tuple(build.reports), tuple(build.decisions))
 
 
 def lower(
     graph: QGraph, *, resolutions: Sequence[int] = FRACTION_BITS
 ) -> tuple[IntGraph, tuple[LayerReport, ...]]:
+    """``lower_with_decisions`` without the decisions."""
+    lowered = lower_with_decisions(graph, resolutions=resolutions)
+    return lowered.graph, lowered.layers
+
+
+def lower_with_decisions(graph: QGraph, *, resolutions: Sequence[int] = FRACTION_BITS) -> Folded:
     """The verified integer graph, on as fine a stream as every proven range allows.
 
     One of ``resolutions`` (fraction bits) for the whole stream where one fits, else each

@@ -9,6 +9,7 @@ import numpy as np
 from bitfold.export.lowering.builder import (
     ZERO,
     Builder,
+    Decision,
     Pending,
     exactly,
     require_unflattened,
@@ -78,9 +79,9 @@ def lower_activation(build: Builder, node: Activation) -> None:
     if source.bend is not None and source.bend.slopes is not None:
         source = on_stream(build, node.x)
     tensor = build.integers(source.name)
-    table, sign = threshold_table(
-        source.gain, source.bias, _stairs(node, source), lo=tensor.lo, hi=tensor.hi
-    )
+    stairs = _stairs(node, source)
+    table, sign = threshold_table(source.gain, source.bias, stairs, lo=tensor.lo, hi=tensor.hi)
+    build.decisions.append(Decision(node.name, source.gain, source.bias, stairs))
     step = node.grid.step
     grid = node.grid if step == 1 else Grid(0, node.grid.levels - 1)
     scales = spread(node.scales, len(source.gain))

@@ -199,14 +199,18 @@ def trace_onnxruntime(
 
 def integers_of(copy: Exposed, arrays: Sequence[NDArray[np.generic]]) -> dict[str, Traced]:
     """Node name → its integers (…, C), from what the tensors of ``copy`` and the logits held."""
-    result: dict[str, Traced] = {}
-    for name, array in zip(copy.tensors, arrays[:-1], strict=True):
-        integers = array.astype(np.int64)
-        if name in copy.grids:
-            integers = copy.grids[name][0] + copy.grids[name][1] * integers
-        result[name] = np.moveaxis(integers, 1, -1)
+    pairs = zip(copy.tensors, arrays[:-1], strict=True)
+    result: dict[str, Traced] = {name: node_integers(copy, name, array) for name, array in pairs}
     result[copy.output] = arrays[-1].astype(np.float32, copy=False)
     return result
+
+
+def node_integers(copy: Exposed, name: str, array: NDArray[np.generic]) -> NDArray[np.int64]:
+    """The integers (…, C) of node ``name`` from what its tensor held."""
+    integers = array.astype(np.int64)
+    if name in copy.grids:
+        integers = copy.grids[name][0] + copy.grids[name][1] * integers
+    return np.moveaxis(integers, 1, -1)
 
 
 def compare_onnxruntime(

@@ -7,6 +7,7 @@ residual stream is float64.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import assert_never
 
 import numpy as np
@@ -87,11 +88,19 @@ def is_whole_map(node: SumPool2d, shape: Shape) -> bool:
 class Emitter(Builder):
     """Writes every node of a graph."""
 
-    def __init__(self, graph: IntGraph, forms: Mapping[str, Form]) -> None:
-        """``forms``: how each Thresholds is written that is not written as comparisons."""
+    def __init__(
+        self,
+        graph: IntGraph,
+        forms: Mapping[str, Form],
+        facts: Mapping[str, dict[str, Json]] = MappingProxyType({}),
+    ) -> None:
+        """``forms``: how each Thresholds is written that is not written as comparisons.
+
+        ``facts``: what the metadata says of a node besides.
+        """
         super().__init__(graph)
         self.forms = forms
-        self.facts: dict[str, dict[str, Json]] = {}
+        self.facts: dict[str, dict[str, Json]] = dict(facts)
         self.warnings: list[str] = []
         self._fused = {
             node.x: form

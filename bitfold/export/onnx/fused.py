@@ -79,33 +79,95 @@ def _values(form: Fused, u: IntArray) -> Float64:
 def is_proven(form: Fused, table: IntArray, *, error: Float64, ends: tuple[int, int]) -> BoolArray:
     """(O,): whether ``form`` takes each step of ``table``, farther than ``error`` from a tie.
 
-    ``ends``: the accumulator's proven range. Values ascend with u, so t_j − 1 and t_j decide.
+    ``ends``: the accumulator's proven range.
+    """
+    taken, before = step_sides(form, table, error=error, ends=ends)
+    return np.asarray((taken & before).all(1), dtype=np.bool_)
+
+
+def step_sides(
+    form: Fused, table: IntArray, *, error: Float64, ends: tuple[int, int]
+) -> tuple[BoolArray, BoolArray]:
+    """(O, L): whether ``form`` has risen at t_j, and has not at t_j − 1, clear of any rounding.
+
+    Values ascend with u, so these integers decide about all.
     """
     low = np.where(form.factor > 0, ends[0], -ends[1])[:, None]
     high = np.where(form.factor > 0, ends[1], -ends[0])[:, None]
     halves = np.arange(1, table.shape[1] + 1) - 0.5
     taken, before = _values(form, table), _values(form, table - 1)
     room = error[:, None] + SLACK * (np.abs(taken) + np.abs(before) + halves)
-    right = ((taken - halves > room) | (table > high)) & ((halves - before > room) | (table <= low))
-    return np.asarray(right.all(1), dtype=np.bool_)
+    return (
+        np.asarray((taken - halves > room) | (table > high)),
+        np.asarray((halves - before > room) | (table <= low)),
+    )
 
 
-def is_fusable(graph: IntGraph, node: Thresholds) -> bool:
-    """Whether ``node`` and the convolution it alone reads are narrow enough for the fused form."""
+@dataclass(frozen=True, slots=True)
+class NotFused:
+    """Why a convolution and its thresholds take the exact form.
+
+    ``channel`` and ``accumulator`` name the first pair whose code no scale and bias kept away from
+    float32 rounding; both are None where the layer has no fused form at all.
+    """
+
+    why: str
+    channel: int | None = None
+    accumulator: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A proven fused form, and the natural one that it stands for.
+
+    ``natural`` (C,) is the thresholds' own slope as float32; ``tied`` lists (channel, accumulator)
+    where that scale leaves float32 rounding a say, so that it had to be nudged: the first
+    accumulator of each such channel. ``bound`` (C,) is 0 where no float32 rounding happens at all.
+    """
+
+    form: Fused
+    natural: NDArray[np.float32]
+    tied: tuple[tuple[int, int], ...]
+    bound: Float64
+
+    @property
+    def exported(self) -> NDArray[np.float64]:
+        """(C,) what one accumulator counts in the file: its scale times its factor."""
+        return np.asarray(np.abs(self.form.factor) * self.form.scale.astype(np.float64))
+
+    @property
+    def nudged(self) -> IntArray:
+        """Channels whose exported scale is not the natural one."""
+        return np.flatnonzero(self.exported != self.natural)
+
+
+def refusal(graph: IntGraph, node: Thresholds) -> str | None:
+    """Why ``node`` and what it reads have no fused form; None where one may exist."""
     conv = next(item for item in graph.nodes if item.name == node.x)
-    if not isinstance(conv, Conv2d) or len(graph.consumers(conv.name)) != 1 or conv.bias.any():
-        return False
+    if not isinstance(conv, Conv2d):
+        return "the thresholds read no convolution"
+    if len(graph.consumers(conv.name)) != 1:
+        return "the accumulators have other readers"
+    if conv.bias.any():
+        return "the accumulators have a bias of their own"
     x = graph.types[conv.x]
-    narrow = conv.weight_grid.bits <= MAX_BITS and node.grid.bits <= MAX_BITS
-    narrow = narrow and isinstance(x, CodeTensor) and x.grid.bits <= MAX_BITS
-    return narrow and isinstance(x, CodeTensor) and x.grid.step == 1 and -255 <= x.lo <= 0
+    assert isinstance(x, CodeTensor)
+    for what, bits in (
+        ("weights", conv.weight_grid.bits), ("codes", x.grid.bits), ("results", node.grid.bits)
+    ):  # fmt: skip
+        if bits > MAX_BITS:
+            return f"{what} have {bits} bits: 8-bit kernels may saturate beyond {MAX_BITS}"
+    if x.grid.step != 1 or not -255 <= x.lo <= 0:
+        return f"codes {x.grid} have no zero point in uint8"
+    return None
 
 
-def fit_fused(graph: IntGraph, node: Thresholds) -> Fused | None:
-    """The fused form of ``node`` and its convolution, proven equal; None without one."""
+def fit_fused(graph: IntGraph, node: Thresholds) -> Fitted | NotFused:
+    """The fused form of ``node`` and its convolution, proven equal; else why there is none."""
+    if (why := refusal(graph, node)) is not None:
+        return NotFused(why)
     conv = next(item for item in graph.nodes if item.name == node.x)
-    if not is_fusable(graph, node) or not isinstance(conv, Conv2d):
-        return None
+    assert isinstance(conv, Conv2d)
     x, acc = graph.types[conv.x], graph.types[conv.name]
     assert isinstance(x, CodeTensor)
     assert isinstance(acc, Accumulator)
@@ -113,20 +175,60 @@ def fit_fused(graph: IntGraph, node: Thresholds) -> Fused | None:
     for sign, lo, hi in ((1, acc.lo, acc.hi), (-1, -acc.hi, -acc.lo)):
         rows = np.flatnonzero(node.sign == sign)
         if not is_canonical(node.table[rows], lo=lo, hi=hi):
-            return None
+            return NotFused("thresholds beyond the accumulator's range")
         gain[rows] = best_gain(node.table[rows], lo=lo, hi=hi)
         least, first = offset_interval(gain[rows], node.table[rows], lo=lo, hi=hi)
         middle[rows] = (least + first) / 2 - 0.5
-    found, side = np.zeros(len(gain), dtype=np.bool_), side_of(conv, x)
-    best = Fused(node.sign, np.ones(len(gain), np.float32), np.zeros_like(node.sign))
+    return _searched(gain, middle, side_of(conv, x), node=node, conv=conv, ends=(acc.lo, acc.hi))
+
+
+def _searched(
+    gain: Float64,
+    middle: Float64,
+    side: IntArray,
+    *,
+    node: Thresholds,
+    conv: Conv2d,
+    ends: tuple[int, int],
+) -> Fitted | NotFused:
+    """The first candidate of each channel that is proven."""
+    found, terms = np.zeros(len(gain), dtype=np.bool_), conv.weight[0].size
+    best, bound = Fused(node.sign, np.ones(len(gain), np.float32), 0 * node.sign), 0 * gain
+    natural = _natural(gain, middle, node.sign)
+    error = error_bound(natural, side, terms=terms)
+    tied = _unproven(natural, node.table, error=error, ends=ends)
     for form in _candidates(gain, middle, side, node=node, conv=conv):
-        error = error_bound(form, side, terms=conv.weight[0].size)
-        good = is_proven(form, node.table, error=error, ends=(acc.lo, acc.hi))
+        error = error_bound(form, side, terms=terms)
+        good = is_proven(form, node.table, error=error, ends=ends)
         best = _merged(best, form, good & ~found)
+        bound = np.where(good & ~found, error, bound)
         found |= good
         if found.all():
-            return best
-    return None
+            return Fitted(best, natural.scale, tuple(tied.items()), bound)
+    channel = int(np.flatnonzero(~found)[0])
+    return NotFused(
+        "no scale and bias keep it away from float32 rounding", channel, tied.get(channel)
+    )
+
+
+def _natural(gain: Float64, middle: Float64, sign: IntArray) -> Fused:
+    """The slope of the thresholds and the nearest bias, without a factor and without a search."""
+    scale = gain.astype(np.float32)
+    bias = np.clip(np.round(middle / scale), -EXACT_FLOAT, EXACT_FLOAT).astype(np.int64)
+    return Fused(sign, scale, bias)
+
+
+def _unproven(
+    form: Fused, table: IntArray, *, error: Float64, ends: tuple[int, int]
+) -> dict[int, int]:
+    """Channel → the first accumulator that ``form`` may round to another code."""
+    found = {}
+    taken, before = step_sides(form, table, error=error, ends=ends)
+    for channel in np.flatnonzero(~(taken & before).all(1)):
+        level = int(np.flatnonzero(~(taken & before)[channel])[0])
+        u = table[channel, level] - int(taken[channel, level])
+        found[int(channel)] = int(np.sign(form.factor[channel]) * u)
+    return found
 
 
 def _candidates(

@@ -14,13 +14,22 @@ from types import MappingProxyType
 import onnx_ir as ir
 
 from bitfold.errors import UsageError
-from bitfold.export.onnx.affine import Line, fit_line
+from bitfold.export.onnx.affine import Line
 from bitfold.export.onnx.build import INTEGER, LOWBIT, PROFILES, QCDQ, QONNX, Profile, tensor_name
 from bitfold.export.onnx.emit import Emitter, Form, Json
-from bitfold.export.onnx.fused import Fused, fit_fused
+from bitfold.export.onnx.fused import Fused
 from bitfold.export.onnx.integer import IntegerEmitter
 from bitfold.export.onnx.lowbit import LowbitEmitter
 from bitfold.export.onnx.qonnx import QonnxEmitter, fit_singles
+from bitfold.export.onnx.records import (
+    ExactLayer,
+    FusedLayer,
+    exact_records,
+    fit_lines,
+    fused_facts,
+    fused_records,
+    search_forms,
+)
 from bitfold.files import write_atomically
 from bitfold.ir.graph import IntGraph
 from bitfold.ir.grid import Grid
@@ -35,35 +44,15 @@ FORM_NAMES: Mapping[type, str] = {Line: "line", Fused: "fused", type(None): "com
 
 @dataclass(frozen=True, slots=True)
 class OnnxExport:
-    """What was written: the file, and which layers took which form."""
+    """What was written: the file, which layers took which form, with what proof and reason."""
 
     path: Path
     opset: int
     fused_layers: tuple[str, ...]
     exact_layers: tuple[str, ...]
     warnings: tuple[str, ...]
-
-
-def fit_lines(graph: IntGraph) -> dict[str, Form]:
-    """The line of each Thresholds that has one, proven (docs/onnx.md)."""
-    lines: dict[str, Form] = {}
-    for node in graph.nodes:
-        if isinstance(node, Thresholds):
-            x = graph.types[node.x]
-            assert not isinstance(x, FloatTensor)
-            line = fit_line(node.table, node.sign, lo=x.lo, hi=x.hi)
-            if line is not None:
-                lines[node.name] = line
-    return lines
-
-
-def fit_forms(graph: IntGraph) -> dict[str, Form]:
-    """How each Thresholds is written: fused, else as a line; absent: as comparisons. All proven."""
-    forms = fit_lines(graph)
-    for node in graph.nodes:
-        if isinstance(node, Thresholds) and (fused := fit_fused(graph, node)) is not None:
-            forms[node.name] = fused
-    return forms
+    fused: tuple[FusedLayer, ...] = ()
+    exact: tuple[ExactLayer, ...] = ()
 
 
 def fused_layers(graph: IntGraph, forms: Mapping[str, Form]) -> dict[str, Fused]:
@@ -138,6 +127,13 @@ def metadata(
     return {VERSION_KEY: FORMAT, PROFILE_KEY: profile.name, GRAPH_KEY: text}
 
 
+def write_qcdq(graph: IntGraph) -> tuple[Emitter, tuple[FusedLayer, ...], tuple[ExactLayer, ...]]:
+    """The default profile, and how and why each of its layers is written."""
+    forms = search_forms(graph)
+    fused = fused_records(graph, forms)
+    return Emitter(graph, forms.chosen, fused_facts(fused)), fused, exact_records(graph, forms)
+
+
 def write_nodes(graph: IntGraph, profile: Profile) -> Emitter:
     """``graph`` as ONNX nodes in the form of ``profile``.
 
@@ -151,7 +147,7 @@ def write_nodes(graph: IntGraph, profile: Profile) -> Emitter:
         case QONNX.name:
             return QonnxEmitter(graph, fit_singles(graph))
         case _:
-            return Emitter(graph, fit_forms(graph))
+            return write_qcdq(graph)[0]
 
 
 def finished(emitter: Emitter, graph: IntGraph) -> bytes:
@@ -193,9 +189,16 @@ def to_onnx(graph: IntGraph, path: str | Path, *, profile: str = "qcdq") -> Onnx
     written exactly, OutputError where the file cannot be written.
     """
     chosen = profile_of(profile)
-    emitter = write_nodes(graph, chosen)
+    records: tuple[tuple[FusedLayer, ...], tuple[ExactLayer, ...]] = ((), ())
+    if chosen.name == QCDQ.name:
+        emitter, written, refused = write_qcdq(graph)
+        records = (written, refused)
+    else:
+        emitter = write_nodes(graph, chosen)
     write_atomically(path, finished(emitter, graph))
     fused = fused_layers(graph, emitter.forms)
     layers = (node.name for node in graph.nodes if isinstance(node, Conv2d | Linear))
     exact = tuple(name for name in layers if name not in fused)
-    return OnnxExport(Path(path), chosen.opset, tuple(fused), exact, tuple(emitter.warnings))
+    return OnnxExport(
+        Path(path), chosen.opset, tuple(fused), exact, tuple(emitter.warnings), *records
+    )

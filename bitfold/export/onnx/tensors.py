@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bitfold.errors import InputError, UnsupportedError, UsageError
 from bitfold.export.onnx.check import Level, open_session
-from bitfold.export.onnx.file import parse, read_bytes
+from bitfold.export.onnx.file import decode_tensor, parse, read_bytes
 
 Values = NDArray[np.generic]
 
@@ -44,6 +44,47 @@ def runnable_model(path: Path) -> RunnableModel:
         raise error.within(f"file {path}") from error
     tensors = tuple(name for node in model.graph.node for name in node.output if name)
     return RunnableModel(path, model, tensors, tuple(v.name for v in model.graph.output))
+
+
+def operator_differences(
+    first: RunnableModel, second: RunnableModel, names: tuple[str, str]
+) -> tuple[str, ...]:
+    """How the operators that give a tensor of each model differ: kind, attributes, constants.
+
+    Nothing where one of ``names`` comes from no operator.
+    """
+    nodes = [_producer(m, name) for m, name in zip((first, second), names, strict=True)]
+    a, b = nodes
+    if a is None or b is None:
+        return ()
+    if a.op_type != b.op_type:
+        return (f"{a.op_type}, not {b.op_type}",)
+    texts = [_attributes(node) for node in (a, b)]
+    keys = sorted(texts[0].keys() | texts[1].keys())
+    found = [
+        f"{texts[0].get(key, f'no {key}')}, not {texts[1].get(key, f'no {key}')}"
+        for key in keys
+        if texts[0].get(key) != texts[1].get(key)
+    ]
+    for inputs in zip(a.input, b.input, strict=False):
+        mine, other = _constant(first, inputs[0]), _constant(second, inputs[1])
+        if mine is not None and other is not None and not np.array_equal(mine, other):
+            found.append(f"constant {inputs[0]} differs")
+    return tuple(found)
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, str]:
+    return {x.name: str(onnx.helper.printable_attribute(x)) for x in node.attribute}
+
+
+def _producer(runnable: RunnableModel, name: str) -> onnx.NodeProto | None:
+    return next((node for node in runnable.model.graph.node if name in node.output), None)
+
+
+def _constant(runnable: RunnableModel, name: str) -> Values | None:
+    tensors = runnable.model.graph.initializer
+    found = next((tensor for tensor in tensors if tensor.name == name), None)
+    return None if found is None else decode_tensor(found)
 
 
 def run_tensors(
