@@ -106,8 +106,7 @@ def _needed_words(
         "weight_words": on_array * weight_words(layer, array),
         "tile_words": on_array * tile_words(layer, array),
         "map_words": 2 * ceil_div(8 * job.band_bytes(1), capacity.map_width),
-        "output_words": on_array
-        * {"os": array.rows, "ws": array.rows, "is": array.cols}[array.dataflow],
+        "output_words": on_array * (array.rows if array.dataflow == "os" else 1),
     }
 
 
@@ -152,6 +151,9 @@ def schedule_shape(
         if best is not None and compute_cycles(shape.gemm, part) > best.plan.cycles:
             continue
         job = make_job(shape, part, capacity)
+        if not job.fits_rows(1):
+            # Fewer rows may span one more input row; a part of one row always fits.
+            continue
         plan = choose(job, port)
         found = Scheduled(job, plan, part.rows, part.cols, shape.vector)
         if best is None or plan.cycles < best.plan.cycles:
@@ -183,25 +185,27 @@ def make_job(shape: LayerShape, array: ArrayConfig, capacity: Capacity) -> Job:
     """``shape`` on exactly ``array.rows`` × ``array.cols`` PEs, or on the vector unit."""
     if shape.vector:
         return _vector_job(shape, array, capacity)
-    gemm, dataflow = shape.gemm, array.dataflow
-    pixels = array.cols if dataflow == "is" else array.rows
-    outputs = capacity.outputs or 0
+    gemm = shape.gemm
+    pixels = array.cols if array.dataflow == "is" else array.rows
     return Job(
         row_folds=ceil_div(gemm.pixels, pixels),
-        column_folds=gemm.groups * ceil_div(gemm.filters, array.cols),
+        column_folds=gemm.groups * _folds_a_group(gemm, array),
         pixels=pixels,
         grouped=gemm.groups > 1,
         window=shape.window,
         traffic=shape.traffic,
         cost=_cost(gemm, array, pixels),
         tail=_steady(gemm, array)[1],
-        most_rows=outputs // (2 * pixels) if dataflow == "ws" else gemm.pixels,
-        most_columns=min(
-            capacity.weights // (2 * shape.weight_words),
-            outputs // (2 * array.cols) if dataflow == "is" else gemm.groups * gemm.filters,
-        ),
+        most_rows=gemm.pixels,
+        most_columns=capacity.weights // (2 * shape.weight_words),
         most_band=capacity.band_bytes,
     )
+
+
+def _folds_a_group(gemm: Gemm, array: ArrayConfig) -> int:
+    """Column folds of one group; where filters stream, a group is not cut."""
+    streams = array.dataflow == "is" and gemm.groups > 1
+    return 1 if streams else ceil_div(gemm.filters, array.cols)
 
 
 def _steady(gemm: Gemm, array: ArrayConfig) -> tuple[int, int]:
@@ -214,13 +218,14 @@ def _steady(gemm: Gemm, array: ArrayConfig) -> tuple[int, int]:
 def _cost(gemm: Gemm, array: ArrayConfig, pixels: int) -> Callable[[int, int], int]:
     """Cycles of a block of (row folds, column folds): what streams is cut, what stays is folded."""
     one = replace(gemm, groups=1)
+    width = ceil_div(ceil_div(gemm.filters, _folds_a_group(gemm, array)), array.cols) * array.cols
 
     @cache
     def fold(rows: int, columns: int) -> int:
         part = replace(
             one,
             pixels=min(rows * pixels, gemm.pixels),
-            filters=min(columns * array.cols, gemm.filters),
+            filters=min(columns * width, gemm.filters),
         )
         return _steady(part, array)[0]
 

@@ -160,8 +160,19 @@ class Buffer:
 
 
 def weight_words(layer: MappedLayer, array: ArrayConfig) -> int:
-    """Words of one column fold's weights, every digit of them."""
-    return ceil_div(layer.gemm.depth, array.lanes) * layer.w_digits
+    """Words of one column fold's weights, every digit of them.
+
+    An input-stationary array streams filters: a grouped layer's fold is a whole group there.
+    """
+    one = ceil_div(layer.gemm.depth, array.lanes) * layer.w_digits
+    streams = array.dataflow == "is" and layer.gemm.groups > 1
+    return one * (ceil_div(layer.gemm.filters, array.cols) if streams else 1)
+
+
+def _stream_words(layer: MappedLayer, array: ArrayConfig) -> int:
+    """Words of the weights that a block should hold: all filters where they stream."""
+    streams = array.dataflow == "is" and layer.gemm.groups == 1
+    return weight_words(layer, array) * (ceil_div(layer.gemm.filters, array.cols) if streams else 1)
 
 
 def tile_words(layer: MappedLayer, array: ArrayConfig) -> int:
@@ -181,12 +192,13 @@ def buffers(graph: IntGraph, mapping: Mapping) -> tuple[Buffer, ...]:
 
     weights: one column fold, C·S·w_bits wide. tile: the unrolled windows of one row fold,
     R·S·a_bits wide. map: the packed input of one layer, as wide as the tile buffer it fills.
-    outputs: C sums a word; an output-stationary array needs none, its results stream out.
+    sums: C partial sums a word, in weight- and input-stationary arrays. outputs: C results a word,
+    only where asked for; without it results stream out.
     """
     array, layers = mapping.array, mapping.layers
     w_width, a_width = operand_widths(array)
     largest_map = max(8 * _bytes(tensor_bits(graph.types[x.x])) for x in mac_nodes(graph))
-    weights = array.weight_words or 2 * max(weight_words(layer, array) for layer in layers)
+    weights = array.weight_words or 2 * max(_stream_words(layer, array) for layer in layers)
     tile = array.tile_words or 2 * max(tile_words(layer, array) for layer in layers)
     maps = array.map_words or 2 * ceil_div(largest_map, a_width)
     found = [
@@ -194,17 +206,14 @@ def buffers(graph: IntGraph, mapping: Mapping) -> tuple[Buffer, ...]:
         Buffer("tile", a_width, tile, array.tile_ram),
         Buffer("map", a_width, maps, array.map_ram),
     ]
-    if array.output_words is not None or array.dataflow != "os":
-        outputs = array.output_words or 2 * max(output_words(layer, array) for layer in layers)
+    if array.dataflow != "os":
+        sums = array.cols * mapping.acc_bits
+        found.append(Buffer("sums", sums, array.acc_words, array.output_ram))
+    if array.output_words is not None:
         out_bits = max(layer.out_bits for layer in layers)
-        found.append(Buffer("outputs", array.cols * out_bits, outputs, array.output_ram))
+        width = array.cols * out_bits
+        found.append(Buffer("outputs", width, array.output_words, array.output_ram))
     return tuple(found)
-
-
-def output_words(layer: MappedLayer, array: ArrayConfig) -> int:
-    """Words of one block of sums: R rows of a tile, P pixels (WS) or M filters (IS) at once."""
-    gemm = layer.gemm
-    return {"os": array.rows, "ws": gemm.pixels, "is": gemm.filters}[array.dataflow]
 
 
 def bram36(parts: tuple[Buffer, ...]) -> int:

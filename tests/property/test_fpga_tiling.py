@@ -78,7 +78,10 @@ def test_the_closed_form_is_the_stepped_timeline(layer, array, port, more):
     timeline = step_blocks(job, port, plan)
     assert len(timeline) == plan.blocks
     assert sum(block.compute for block in timeline) + job.tail == plan.compute_cycles
-    assert plan.compute_cycles == compute_cycles(layer[0], array)
+    whole = compute_cycles(layer[0], array)
+    # Cutting what streams makes a stationary array load its operands once more.
+    assert plan.compute_cycles >= whole
+    assert plan.compute_cycles == whole or (array.dataflow != "os" and plan.blocks > 1)
     assert all(a.end == b.begin for a, b in itertools.pairwise(timeline))
 
 
