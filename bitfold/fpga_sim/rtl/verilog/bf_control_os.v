@@ -33,8 +33,7 @@ module bf_control_os #(
     output wire          shift,
     output reg           out_valid,
     output reg           out_last,
-    output reg  [CW-1:0] out_fold, // group * column folds + column fold
-    output wire          busy
+    output reg  [CW-1:0] out_fold   // group * column folds + column fold
 );
     localparam SERIAL = (PA > 1 || PW > 1);
     localparam integer DRAIN = 2 * ROWS + COLS;
@@ -60,7 +59,6 @@ module bf_control_os #(
 
     assign issue = running && !waits;
     assign shift = drained >= CORNER;
-    assign busy = running || drained != 0 || out_valid;
 
     generate
         if (SERIAL) begin : g_serial

@@ -42,8 +42,7 @@ module bf_control_ws #(
     output wire          negate,
     output wire [CW-1:0] table_top,
     output wire [CW-1:0] table_left,
-    output wire          left_last,
-    output wire          streaming
+    output wire          left_last
 );
     localparam SERIAL = (PA > 1 || PW > 1);
     localparam [CW-1:0] ONE = 1;
@@ -80,7 +79,6 @@ module bf_control_ws #(
     assign table_top = tables;
     assign table_left = filter;
     assign left_last = chunk_done && chunk_last && col_last && group_last;
-    assign streaming = running;
 
     always @(posedge clk) begin
         plane_a <= now_a;
@@ -194,9 +192,8 @@ module bf_control_ws #(
             reg [CW-1:0] since;
             reg primed, padding;
             wire ripe = since >= PERIODS;
-            wire prime = running && !primed && load_row == 0 && load_fold_or_more;
-            wire load_fold_or_more = loaded;
             reg loaded;
+            wire prime = running && !primed && loaded;
             // The swap goes with the last position, or later where the visit is shorter.
             wire swap_now = prime || (visit_last && ripe) || (padding && ripe);
             assign go = primed && !padding;

@@ -31,8 +31,7 @@ module bf_core_os #(
     output wire                     out_valid,
     output wire                     out_last,
     output wire [           CW-1:0] out_table,
-    output reg  [     COLS*ACC-1:0] out_acc,
-    output wire                     busy
+    output reg  [     COLS*ACC-1:0] out_acc
 );
     localparam SERIAL = KIND == 3;
     localparam EA = SERIAL ? 1 : AB;  // operand bits that enter a PE
@@ -54,7 +53,7 @@ module bf_core_os #(
         .cfg_top(cfg_top), .cfg_groups(cfg_groups), .issue(issue), .left_addr(left_addr),
         .top_addr(top_addr), .plane_a(plane_a), .plane_w(plane_w), .valid(valid), .first(first),
         .last(last), .twice(twice), .negate(negate), .shift(shift), .out_valid(out_valid),
-        .out_last(out_last), .out_fold(out_table), .busy(busy)
+        .out_last(out_last), .out_fold(out_table)
     );
     assign left_read = issue;
     assign top_read = issue;
