@@ -10,33 +10,90 @@ from bitfold.errors import InputError, UnsupportedError, UsageError
 CHOICES = {
     "dataflow": ("os", "ws", "is"),
     "drain": ("shared", "shadow"),
+    "pe": ("auto", "binary", "ternary", "parallel", "serial", "dsp"),
     "edge": ("passes", "wide"),
+    "thresholds": ("auto", "parallel", "search"),
+    "depthwise": ("array", "vector"),
+    "subarray": ("full", "best"),
+    "weight_ram": ("bram", "uram"),
+    "tile_ram": ("bram", "uram"),
+    "map_ram": ("bram", "uram"),
+    "output_ram": ("bram", "uram"),
     "mode": ("native", "scalesim", "finn"),
 }
-SIZES = ("rows", "cols", "lanes")
+# Greatest value of every integer field.
 MAX_SIZE = 4096
 MAX_BITS = 8
+MAX_ACC_BITS = 48
+MAX_WORDS = 2**26
+SIZES = {"rows": MAX_SIZE, "cols": MAX_SIZE, "lanes": MAX_SIZE, "vector_taps": MAX_SIZE,
+         "dram_burst": 2**16}  # fmt: skip
+OPTIONAL_SIZES = {
+    "w_bits": MAX_BITS,
+    "a_bits": MAX_BITS,
+    "acc_bits": MAX_ACC_BITS,
+    "vector_channels": MAX_SIZE,
+    "weight_words": MAX_WORDS,
+    "tile_words": MAX_WORDS,
+    "map_words": MAX_WORDS,
+    "output_words": MAX_WORDS,
+    "dram_bits": 2**16,
+}
+# Operand widths that a PE kind settles.
+PE_BITS = {"binary": 1, "ternary": 2, "serial": 1}
+# Products of two operands of at most this many bits in one DSP block, most first.
+DSP_PACKING = ((4, 4), (2, 8))
+
+
+def dsp_packing(w_bits: int, a_bits: int) -> int:
+    """Products that one DSP block multiplies at once: 4 up to 4 bits (FINN), 2 up to 8."""
+    widest = max(w_bits, a_bits)
+    return next(count for count, bits in DSP_PACKING if widest <= bits)
 
 
 @dataclass(frozen=True, slots=True)
 class ArrayConfig:
     """A systolic array of ``rows`` × ``cols`` PEs with ``lanes`` multipliers each.
 
+    dataflow
+        Which operand stays in the PEs: ``os`` the sums, ``ws`` the weights, ``is`` the inputs.
     drain
         ``shared``: the accumulators shift the results out, the next tile waits.
         ``shadow``: a second register per PE shifts them out while the next tile computes.
+    pe
+        ``parallel`` multiplies ``w_bits`` × ``a_bits`` in LUTs, ``dsp`` in DSP blocks (4 products
+        a block up to 4 bits, 2 up to 8), ``binary`` and ``ternary`` codes of that kind, ``serial``
+        one pair of bits a lane and cycle. ``auto`` is ``parallel``, or ``ternary`` operands where
+        all low-bit codes are.
     edge
         What to do with layers of more than 4 bits, such as first, last and shortcut: ``passes``
         multiplies digits of ``w_bits`` and ``a_bits``, one tile visit per pair of digits;
         ``wide`` builds every PE for the widest layer.
-    w_bits, a_bits
-        Operand widths of a PE; None takes them from the graph (docs/fpga_model.md).
+    w_bits, a_bits, acc_bits
+        Operand and accumulator widths of a PE; None takes them from the graph
+        (docs/fpga_model.md).
+    thresholds
+        Unit behind each column: ``parallel`` comparators, ``search`` a comparator a bit with its
+        table in memory; ``auto`` is parallel up to 4 bits.
+    depthwise, vector_channels, vector_taps
+        Depthwise layers on the ``array`` (one column works), or on a ``vector`` unit of
+        ``vector_channels`` (None: cols) × ``vector_taps`` multipliers beside it.
+    subarray
+        ``full``: every layer uses all rows and columns. ``best``: the controller may use the first
+        r rows and c columns, and the drain leaves after row r, where that is faster.
+    weight_words, tile_words, map_words, output_words
+        Depth of the four buffers, both halves of the double buffer together, in words as wide as
+        what they feed (docs/fpga_model.md); None is deep enough for the largest layer.
+        ``*_ram`` maps each to block RAM or UltraRAM.
+    dram_bytes_per_cycle, dram_bits, dram_latency, dram_burst
+        Sustained rate (None: the device's), width of the port (None: no limit of its own), cycles
+        before the first byte of a transfer, and bytes that a transfer is rounded up to.
     mode
         ``native``, or ``scalesim``: the closed forms of SCALE-Sim 3.0.0, with
         ``scalesim_minus_one`` (its count is an index) and ``scalesim_ceil`` (its output sizes
         round up).
-    clock_mhz, dram_bytes_per_cycle
-        Parameters; None takes the device's default.
+    clock_mhz
+        A parameter; None takes the device's default.
 
     Raises UsageError on an impossible value, UnsupportedError on what is not modelled.
     """
@@ -46,28 +103,48 @@ class ArrayConfig:
     dataflow: str = "os"
     lanes: int = 1
     drain: str = "shared"
+    pe: str = "auto"
     edge: str = "passes"
     w_bits: int | None = None
     a_bits: int | None = None
+    acc_bits: int | None = None
+    thresholds: str = "auto"
+    depthwise: str = "array"
+    vector_channels: int | None = None
+    vector_taps: int = 9
+    subarray: str = "full"
+    weight_words: int | None = None
+    tile_words: int | None = None
+    map_words: int | None = None
+    output_words: int | None = None
+    weight_ram: str = "bram"
+    tile_ram: str = "bram"
+    map_ram: str = "bram"
+    output_ram: str = "bram"
+    clock_mhz: float | None = None
+    dram_bytes_per_cycle: float | None = None
+    dram_bits: int | None = None
+    dram_latency: int = 64
+    dram_burst: int = 64
     mode: str = "native"
     scalesim_minus_one: bool = True
     scalesim_ceil: bool = False
-    clock_mhz: float | None = None
-    dram_bytes_per_cycle: float | None = None
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():
             _require_choice(key, getattr(self, key), allowed)
-        for key in SIZES:
-            _require_integer(key, getattr(self, key), most=MAX_SIZE)
-        for key in ("w_bits", "a_bits"):
+        for key, most in SIZES.items():
+            _require_integer(key, getattr(self, key), most=most)
+        for key, most in OPTIONAL_SIZES.items():
             if getattr(self, key) is not None:
-                _require_integer(key, getattr(self, key), most=MAX_BITS)
+                _require_integer(key, getattr(self, key), most=most)
+        _require_integer("dram_latency", self.dram_latency, least=0, most=2**20)
         for key in ("scalesim_minus_one", "scalesim_ceil"):
             _require_switch(key, getattr(self, key))
         for key in ("clock_mhz", "dram_bytes_per_cycle"):
             _require_positive(key, getattr(self, key))
         self._require_modelled()
+        self._require_pe_bits()
 
     def _require_modelled(self) -> None:
         if self.mode == "finn":
@@ -76,18 +153,38 @@ class ArrayConfig:
                 where="mode",
                 todo="Use mode native or scalesim.",
             )
-        if self.mode == "native" and self.dataflow != "os":
-            raise UnsupportedError(
-                f"dataflow {self.dataflow} is modelled only in scalesim mode; the native array is "
-                "output-stationary",
-                where="dataflow",
-                todo="Use dataflow os, or mode scalesim.",
-            )
         if self.mode == "scalesim" and self.lanes != 1:
             raise UsageError(
                 f"scalesim mode has one multiplier per PE, not {self.lanes} lanes",
                 where="lanes",
                 todo="Use lanes 1, or mode native.",
+            )
+
+    def _require_pe_bits(self) -> None:
+        """Widths given must be those of the PE kind; lanes must fill whole DSP blocks."""
+        settled = PE_BITS.get(self.pe)
+        for key in ("w_bits", "a_bits"):
+            given = getattr(self, key)
+            if settled is not None and given not in (None, settled):
+                raise UsageError(
+                    f"a {self.pe} PE has operands of {settled} bits, {key} is {given}",
+                    where=key,
+                    todo=f"Leave {key} out, or use pe parallel.",
+                )
+        if self.pe == "dsp" and self.w_bits is not None and self.a_bits is not None:
+            self.require_whole_dsps(self.w_bits, self.a_bits)
+
+    def require_whole_dsps(self, w_bits: int, a_bits: int) -> None:
+        """Raise UsageError where the lanes of a ``dsp`` PE do not fill whole DSP blocks."""
+        packed = dsp_packing(w_bits, a_bits)
+        if self.lanes % packed:
+            low, high = self.lanes // packed * packed, (self.lanes // packed + 1) * packed
+            fits = f"{low} or {high}" if low else str(high)
+            raise UsageError(
+                f"{self.lanes} lanes do not divide into DSP blocks of {packed} products of "
+                f"{w_bits} x {a_bits} bits",
+                where="lanes",
+                todo=f"Use {fits} lanes.",
             )
 
     @classmethod
@@ -148,9 +245,9 @@ def _require_switch(key: str, value: object) -> None:
         raise UsageError(f"{key} is {value!r}", where=key, todo="Use true or false.")
 
 
-def _require_integer(key: str, value: object, *, most: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise UsageError(f"{key} is {value!r}", where=key, todo=f"Use an integer 1 … {most}.")
+def _require_integer(key: str, value: object, *, most: int, least: int = 1) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise UsageError(f"{key} is {value!r}", where=key, todo=f"Use an integer {least} … {most}.")
 
 
 def _require_positive(key: str, value: object) -> None:

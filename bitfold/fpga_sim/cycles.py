@@ -5,6 +5,7 @@ A product is (P, K) × (K, M): P output pixels on the rows, M filters on the col
 
 from dataclasses import dataclass
 
+from bitfold.errors import UnsupportedError
 from bitfold.fpga_sim.array import ArrayConfig
 
 
@@ -15,13 +16,17 @@ def ceil_div(a: int, b: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Gemm:
-    """``groups`` products of (P, K) × (K, M), each visited ``passes`` times (pairs of digits)."""
+    """``groups`` products of (P, K) × (K, M), each visited ``passes`` times (pairs of digits).
+
+    ``serial`` is the number of cycles that a PE spends on one operand step (pairs of bits).
+    """
 
     pixels: int
     depth: int
     filters: int
     groups: int = 1
     passes: int = 1
+    serial: int = 1
 
     @property
     def macs(self) -> int:
@@ -30,17 +35,17 @@ class Gemm:
 
     @property
     def products(self) -> int:
-        """Multiplications that PEs carry out: macs · passes."""
-        return self.macs * self.passes
+        """Multiplications that PEs carry out: macs · passes · serial."""
+        return self.macs * self.passes * self.serial
 
 
 def tile_steps(gemm: Gemm, array: ArrayConfig) -> int:
-    """K' = ⌈K / S⌉ operand steps of one tile; with a shadow drain at least 2R + C.
+    """K' = ⌈K / S⌉ · serial operand steps of one tile; with a shadow drain at least 2R + C.
 
     A shadow drain is in use for 2R + C cycles after a tile, so a shorter tile is padded with steps
     of code 0 until its last operands can no longer reach a register in use.
     """
-    steps = ceil_div(gemm.depth, array.lanes)
+    steps = ceil_div(gemm.depth, array.lanes) * gemm.serial
     return max(steps, array.drain_cycles) if array.drain == "shadow" else steps
 
 
@@ -67,6 +72,13 @@ def compute_cycles(gemm: Gemm, array: ArrayConfig) -> int:
     """Cycles of one layer on the array, from its first operand read to its last result."""
     if array.mode == "scalesim":
         return scalesim_cycles(gemm, array)
+    if array.dataflow != "os":
+        raise UnsupportedError(
+            f"dataflow {array.dataflow} is modelled only in scalesim mode; the native array is "
+            "output-stationary",
+            where="dataflow",
+            todo="Use dataflow os, or mode scalesim.",
+        )
     formula = shared_cycles if array.drain == "shared" else shadow_cycles
     steps, tiles = tile_steps(gemm, array), num_tiles(gemm, array)
     return formula(steps, tiles, rows=array.rows, cols=array.cols)

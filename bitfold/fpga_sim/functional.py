@@ -48,15 +48,13 @@ def multiply(a: IntArray, w: IntArray, layer: MappedLayer, array: ArrayConfig) -
     """
     if layer.gemm.passes == 1:
         return step_gemm_values(a, w, array)
-    assert array.w_bits is not None
-    assert array.a_bits is not None
     ga, gw = layer.activation_grid, layer.weight_grid
-    a_digits = digits_of(a, ga, bits=array.a_bits, count=layer.a_digits)
-    w_digits = digits_of(w, gw, bits=array.w_bits, count=layer.w_digits)
+    a_digits = digits_of(a, ga, bits=layer.a_digit_bits, count=layer.a_digits)
+    w_digits = digits_of(w, gw, bits=layer.w_digit_bits, count=layer.w_digits)
     total = np.zeros((len(a), w.shape[1]), dtype=np.int64)
     for i, a_digit in enumerate(a_digits):
         for j, w_digit in enumerate(w_digits):
-            shift = i * array.a_bits + j * array.w_bits
+            shift = i * layer.a_digit_bits + j * layer.w_digit_bits
             total += step_gemm_values(a_digit, w_digit, array) << shift
     row_sums = ((a - ga.lo) // ga.step).sum(axis=1, keepdims=True)
     column_sums = ((w - gw.lo) // gw.step).sum(axis=0)

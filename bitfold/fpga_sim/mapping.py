@@ -4,10 +4,10 @@ Pixels go on the rows, filters on the columns, the sum over taps and input chann
 A grouped convolution is one product per group, so a depthwise layer keeps one column in C busy.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from bitfold.errors import UnsupportedError
-from bitfold.fpga_sim.array import MAX_BITS, ArrayConfig
+from bitfold.errors import UnsupportedError, UsageError
+from bitfold.fpga_sim.array import MAX_BITS, PE_BITS, ArrayConfig
 from bitfold.fpga_sim.cycles import Gemm, ceil_div, scalesim_output_size
 from bitfold.ir.graph import IntGraph
 from bitfold.ir.grid import Grid
@@ -17,12 +17,14 @@ from bitfold.ir.types import Accumulator, CodeTensor, signed_bits
 
 MacNode = Conv2d | Linear
 LOW_BITS = 4
+TERNARY_LEVELS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class MappedLayer:
     """One layer on the array: its product, its operand widths and its widest sum.
 
+    An operand enters as ``w_digits`` digits of ``w_digit_bits`` bits; a whole code is one digit.
     ``acc_bits`` holds what the PEs sum in one visit, ``out_bits`` the finished accumulator.
     """
 
@@ -32,6 +34,8 @@ class MappedLayer:
     activation_grid: Grid
     w_digits: int
     a_digits: int
+    w_digit_bits: int
+    a_digit_bits: int
     acc_bits: int
     out_bits: int
 
@@ -52,6 +56,11 @@ class Mapping:
     def has_passes(self) -> bool:
         """Whether some layer is computed digit by digit."""
         return any(layer.gemm.passes > 1 for layer in self.layers)
+
+    @property
+    def acc_bits(self) -> int:
+        """Accumulator bits of every PE: given, or what the widest sum needs."""
+        return self.array.acc_bits or max(layer.acc_bits for layer in self.layers)
 
 
 def mac_nodes(graph: IntGraph) -> tuple[MacNode, ...]:
@@ -92,8 +101,13 @@ def _settle_widths(graph: IntGraph, nodes: tuple[MacNode, ...], array: ArrayConf
     that 8-bit edges and shortcuts do not set the size of every PE.
     """
     most = LOW_BITS if array.edge == "passes" else MAX_BITS
-    w_bits = array.w_bits or _widest({node.weight_grid.bits for node in nodes}, most=most)
-    a_bits = array.a_bits or _widest({input_grid(graph, node).bits for node in nodes}, most=most)
+    settled = PE_BITS.get(array.pe)
+    w_bits = settled or array.w_bits
+    a_bits = settled or array.a_bits
+    w_bits = w_bits or _widest({node.weight_grid.bits for node in nodes}, most=most)
+    a_bits = a_bits or _widest({input_grid(graph, node).bits for node in nodes}, most=most)
+    if array.pe == "dsp":
+        array.require_whole_dsps(w_bits, a_bits)
     return array.with_bits(w_bits=w_bits, a_bits=a_bits)
 
 
@@ -102,47 +116,69 @@ def _widest(widths: set[int], *, most: int) -> int:
     return max((width for width in widths if width <= most), default=min(widths))
 
 
-def _kind(grids: list[Grid], bits: int, *, digits: bool) -> str:
+def _kind(grids: list[Grid], bits: int, *, pe: str, digits: bool) -> str:
     """Kind of a PE operand of ``bits`` bits; digits 0 … 3 need two full bits, codes −1 … 1 not."""
-    native = [grid for grid in grids if grid.bits <= bits]
-    if bits == 2 and native and not digits and all(grid.levels <= 3 for grid in native):
+    if pe == "ternary":
         return "T"
-    return str(bits)
+    native = [grid for grid in grids if grid.bits <= bits]
+    ternary = bits == 2 and native and all(grid.levels <= TERNARY_LEVELS for grid in native)
+    return "T" if pe == "auto" and ternary and not digits else str(bits)
+
+
+def _digit_bits(weights: Grid, codes: Grid, array: ArrayConfig) -> tuple[int, int]:
+    """Bits of one digit of each operand: the PE's width, or 1 where a ternary PE cannot hold it."""
+    assert array.w_bits is not None
+    assert array.a_bits is not None
+    if array.pe == "ternary" and max(weights.levels, codes.levels) > TERNARY_LEVELS:
+        return 1, 1
+    return array.w_bits, array.a_bits
 
 
 def _map_layer(graph: IntGraph, node: MacNode, array: ArrayConfig) -> MappedLayer:
-    assert array.w_bits is not None
-    assert array.a_bits is not None
     codes = input_grid(graph, node)
     out = graph.types[node.name]
     assert isinstance(out, Accumulator)
     gemm = _gemm(graph, node, array)
-    w_digits = ceil_div(node.weight_grid.bits, array.w_bits)
-    a_digits = ceil_div(codes.bits, array.a_bits)
+    w_bits, a_bits = _digit_bits(node.weight_grid, codes, array)
+    w_digits = ceil_div(node.weight_grid.bits, w_bits)
+    a_digits = ceil_div(codes.bits, a_bits)
     if array.mode == "scalesim":
         w_digits = a_digits = 1
-    passes = w_digits * a_digits
+    visits = w_digits * a_digits
+    passes, serial = (1, visits) if array.pe == "serial" else (visits, 1)
     if passes > 1:
-        acc_bits = signed_bits(0, gemm.depth * (2**array.w_bits - 1) * (2**array.a_bits - 1))
+        acc_bits = signed_bits(0, gemm.depth * (2**w_bits - 1) * (2**a_bits - 1))
     else:
         lo, hi = product_interval(node.weight, node.bias * 0, lo=codes.lo, hi=codes.hi)
         acc_bits = signed_bits(min(lo, 0), max(hi, 0))
     return MappedLayer(
         name=node.name,
-        gemm=Gemm(gemm.pixels, gemm.depth, gemm.filters, gemm.groups, passes),
+        gemm=replace(gemm, passes=passes, serial=serial),
         weight_grid=node.weight_grid,
         activation_grid=codes,
         w_digits=w_digits,
         a_digits=a_digits,
+        w_digit_bits=w_bits,
+        a_digit_bits=a_bits,
         acc_bits=acc_bits,
         out_bits=signed_bits(out.lo, out.hi),
     )
 
 
+def _require_accumulator(layer: MappedLayer, array: ArrayConfig) -> None:
+    if array.acc_bits is not None and array.acc_bits < layer.acc_bits:
+        raise UsageError(
+            f"sums of {layer.acc_bits} bits overflow an accumulator of {array.acc_bits}",
+            where=f"acc_bits, layer {layer.name}",
+            todo=f"Use acc_bits {layer.acc_bits}, or leave it out.",
+        )
+
+
 def map_graph(graph: IntGraph, array: ArrayConfig) -> Mapping:
     """Lay every Conv2d and Linear of ``graph`` on ``array``.
 
-    Raises UnsupportedError where an operand needs more than 8 bits, or nothing runs on the array.
+    Raises UnsupportedError where an operand needs more than 8 bits, or nothing runs on the array;
+    UsageError where a sum does not fit into ``acc_bits``.
     """
     nodes = mac_nodes(graph)
     for node in nodes:
@@ -155,10 +191,15 @@ def map_graph(graph: IntGraph, array: ArrayConfig) -> Mapping:
     assert settled.w_bits is not None
     assert settled.a_bits is not None
     layers = tuple(_map_layer(graph, node, settled) for node in nodes)
+    for layer in layers:
+        _require_accumulator(layer, settled)
     digits = any(layer.gemm.passes > 1 for layer in layers)
+    pe = settled.pe
     return Mapping(
         array=settled,
-        w_kind=_kind([layer.weight_grid for layer in layers], settled.w_bits, digits=digits),
-        a_kind=_kind([layer.activation_grid for layer in layers], settled.a_bits, digits=digits),
+        w_kind=_kind([layer.weight_grid for layer in layers], settled.w_bits, pe=pe, digits=digits),
+        a_kind=_kind(
+            [layer.activation_grid for layer in layers], settled.a_bits, pe=pe, digits=digits
+        ),
         layers=layers,
     )

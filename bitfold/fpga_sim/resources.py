@@ -249,7 +249,7 @@ class Estimate:
 def estimate(graph: IntGraph, mapping: Mapping) -> Estimate:
     """Array, skew, thresholds, controller, digit passes, buffers. No DMA, no processor shell."""
     array, weight, activation = mapping.array, mapping.w_kind, mapping.a_kind
-    acc_bits = max(layer.acc_bits for layer in mapping.layers)
+    acc_bits = mapping.acc_bits
     out_bits = max(layer.out_bits for layer in mapping.layers)
     pe = pe_cost(array, weight=weight, activation=activation, acc_bits=acc_bits)
     logic = array_cost(array, weight=weight, activation=activation, acc_bits=acc_bits)

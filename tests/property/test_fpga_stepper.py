@@ -16,6 +16,7 @@ from bitfold.fpga_sim import (
     step_graph_cycles,
     step_layer_cycles,
 )
+from bitfold.fpga_sim.array import PE_BITS
 from bitfold.fpga_sim.stepper import step_gemm_values
 from bitfold.ir import Conv2d, Linear, trace_oracle
 from tests.property.strategies import graphs_with_images, int_graphs
@@ -60,13 +61,18 @@ def test_a_shadow_drain_collides_exactly_below_its_shortest_tile(rows, cols, til
         count_cycles(array, steps=shortest - 1, tiles=tiles)
 
 
-@given(graphs_with_images(max_blocks=2), arrays, st.sampled_from(((None, None), (2, 2), (1, 3))))
-def test_a_stepped_graph_equals_the_oracle(drawn, array, bits):
+@given(
+    graphs_with_images(max_blocks=2),
+    arrays,
+    st.sampled_from(((None, None), (2, 2), (1, 3))),
+    st.sampled_from(("auto", "parallel", "binary", "ternary", "serial")),
+)
+def test_a_stepped_graph_equals_the_oracle(drawn, array, bits, pe):
     graph, images = drawn
     assume(has_products(graph))
     array = ArrayConfig(
         rows=array.rows, cols=array.cols, lanes=array.lanes, drain=array.drain,
-        w_bits=bits[0], a_bits=bits[1],
+        pe=pe, w_bits=None if pe in PE_BITS else bits[0], a_bits=None if pe in PE_BITS else bits[1],
     )  # fmt: skip
     want = trace_oracle(graph, images)
     got = step_graph(graph, images, array)

@@ -3,7 +3,7 @@
 import pytest
 
 from bitfold.errors import InputError, UnsupportedError, UsageError
-from bitfold.fpga_sim import ArrayConfig, devices, find_device
+from bitfold.fpga_sim import ArrayConfig, Gemm, compute_cycles, devices, find_device
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,30 @@ def test_an_impossible_array_is_a_usage_error(changes, text):
 
 @pytest.mark.parametrize("dataflow", ["ws", "is"])
 def test_other_dataflows_exist_in_scalesim_mode_only(dataflow):
-    assert ArrayConfig(dataflow=dataflow, mode="scalesim").dataflow == dataflow
+    assert compute_cycles(Gemm(1, 1, 1), ArrayConfig(dataflow=dataflow, mode="scalesim")) > 0
     with pytest.raises(UnsupportedError, match=f"dataflow {dataflow} is modelled only in scalesim"):
-        ArrayConfig(dataflow=dataflow)
+        compute_cycles(Gemm(1, 1, 1), ArrayConfig(dataflow=dataflow))
+
+
+@pytest.mark.parametrize(
+    ("changes", "what", "todo"),
+    [
+        ({"pe": "binary", "w_bits": 2}, "a binary PE has operands of 1 bits, w_bits is 2",
+         "Leave w_bits out, or use pe parallel."),
+        ({"pe": "dsp", "w_bits": 4, "a_bits": 4, "lanes": 6},
+         "6 lanes do not divide into DSP blocks of 4 products of 4 x 4 bits", "Use 4 or 8 lanes."),
+        ({"pe": "dsp", "w_bits": 8, "a_bits": 4},
+         "1 lanes do not divide into DSP blocks of 2 products of 8 x 4 bits", "Use 2 lanes."),
+        ({"dram_latency": -1}, "dram_latency is -1", "Use an integer 0 … 1048576."),
+        ({"acc_bits": 64}, "acc_bits is 64", "Use an integer 1 … 48."),
+        ({"weight_words": 0}, "weight_words is 0", "Use an integer 1 … 67108864."),
+        ({"map_ram": "hbm"}, "map_ram 'hbm' is unknown", "Use bram, uram."),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_built_is_refused_with_what_can(changes, what, todo):
+    with pytest.raises(UsageError) as caught:
+        ArrayConfig(**changes)
+    assert (caught.value.what, caught.value.todo) == (what, todo)
 
 
 def test_finn_mode_is_not_supported():
