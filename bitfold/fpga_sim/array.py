@@ -27,7 +27,7 @@ MAX_BITS = 8
 MAX_ACC_BITS = 48
 MAX_WORDS = 2**26
 SIZES = {"rows": MAX_SIZE, "cols": MAX_SIZE, "lanes": MAX_SIZE, "vector_taps": MAX_SIZE,
-         "dram_burst": 2**16}  # fmt: skip
+         "acc_words": MAX_WORDS, "dram_burst": 2**16}  # fmt: skip
 OPTIONAL_SIZES = {
     "w_bits": MAX_BITS,
     "a_bits": MAX_BITS,
@@ -59,7 +59,10 @@ class ArrayConfig:
         Which operand stays in the PEs: ``os`` the sums, ``ws`` the weights, ``is`` the inputs.
     drain
         ``shared``: the accumulators shift the results out, the next tile waits.
-        ``shadow``: a second register per PE shifts them out while the next tile computes.
+        ``shadow``: a second register per PE shifts them out while the next tile computes. In
+        ``ws`` and ``is`` that register takes the next stationary operand instead.
+    acc_words
+        ``ws`` and ``is``: positions whose partial sums the accumulator memory holds at once.
     pe
         ``parallel`` multiplies ``w_bits`` × ``a_bits`` in LUTs, ``dsp`` in DSP blocks (4 products
         a block up to 4 bits, 2 up to 8), ``binary`` and ``ternary`` codes of that kind, ``serial``
@@ -103,6 +106,7 @@ class ArrayConfig:
     dataflow: str = "os"
     lanes: int = 1
     drain: str = "shared"
+    acc_words: int = 1024
     pe: str = "auto"
     edge: str = "passes"
     w_bits: int | None = None
