@@ -47,15 +47,16 @@ class Operand:
 
     def encode(self, codes: IntArray) -> IntArray:
         """The bits of ``codes`` as unsigned numbers."""
-        if self.form == ODD:
-            return (codes + 2**self.bits - 1) // 2
-        return codes & (2**self.bits - 1)
+        top: int = 2**self.bits - 1
+        raw: IntArray = (codes + top) // 2 if self.form == ODD else codes & top
+        return raw
 
     def decode(self, raw: int) -> int:
         """The code of one unsigned number."""
         if self.form == ODD:
-            return 2 * raw - (2**self.bits - 1)
-        return raw - 2**self.bits if self.form == SIGNED and raw >> (self.bits - 1) else raw
+            return 2 * raw + 1 - (1 << self.bits)
+        negative = self.form == SIGNED and raw >> (self.bits - 1)
+        return raw - (1 << self.bits) if negative else raw
 
 
 @dataclass(frozen=True, slots=True)

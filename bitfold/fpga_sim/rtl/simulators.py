@@ -13,8 +13,9 @@ from bitfold.fpga_sim.rtl.sources import TOP_BENCH, write_sources
 from bitfold.fpga_sim.rtl.stimulus import Stimulus, Words, hex_text, parse_hex
 
 SIMULATORS = ("verilator", "iverilog")
-# Optimised where the model spends its time; the run-time library is compiled as fast as possible.
-VERILATOR_FLAGS = ("--binary", "-j", "1", "-Wno-fatal", "-MAKEFLAGS", "OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O1")
+VERILATOR = ("--cc", "--exe", "--main", "--timing", "-Wno-fatal", "--Mdir", "obj", "-o", "bench")
+# Optimised where the model spends its time.
+MAKE = ("OPT_FAST=-O1", "OPT_SLOW=-O0", "OPT_GLOBAL=-O1")
 
 
 def require_simulator(name: str) -> str:
@@ -77,26 +78,49 @@ class Bench:
         )
 
 
-def compile_bench(design: Design, folder: Path, *, simulator: str, words: int = 2**16) -> Bench:
+def _checked(command: Sequence[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise MismatchError(
+            f"{Path(command[0]).name} rejects the Verilog: "
+            f"{(done.stdout + done.stderr).strip()[-600:]}",
+            where=str(folder),
+        )
+
+
+def _verilate(path: str, names: list[str], folder: Path, library: Path | None) -> None:
+    """Compile with Verilator; ``library`` keeps the objects of its run-time library."""
+    _checked([path, *VERILATOR, "--top-module", TOP_BENCH, *names], folder)
+    objects = folder / "obj"
+    kept = [] if library is None else list(library.glob("verilated*.o"))
+    for entry in kept:
+        # Without their times: they have to be newer than the sources just written.
+        shutil.copyfile(entry, objects / entry.name)
+    _checked(["make", "-C", str(objects), "-f", f"V{TOP_BENCH}.mk", *MAKE], folder)
+    if library is not None and not kept:
+        library.mkdir(parents=True, exist_ok=True)
+        for entry in objects.glob("verilated*.o"):
+            shutil.copyfile(entry, library / entry.name)
+
+
+def compile_bench(
+    design: Design,
+    folder: Path,
+    *,
+    simulator: str,
+    words: int = 2**16,
+    library: Path | None = None,
+) -> Bench:
     """Write the Verilog of ``design`` into ``folder`` and compile its test bench.
 
-    ``words`` is the depth of the test bench's memories. Raises MissingDependencyError without the
-    simulator, MismatchError where it rejects the sources.
+    ``words`` is the depth of the test bench's memories; ``library`` a folder in which Verilator's
+    run-time library stays compiled from one call to the next. Raises MissingDependencyError
+    without the simulator, MismatchError where it rejects the sources.
     """
     path = require_simulator(simulator)
     names = write_sources(design, folder, words=words)
     if simulator == "verilator":
-        flags = [*VERILATOR_FLAGS, "--top-module", TOP_BENCH, "--Mdir", "obj", "-o", "bench"]
-        command: tuple[str, ...] = (str(folder / "obj" / "bench"),)
-    else:
-        flags = ["-g2001", "-s", TOP_BENCH, "-o", "bench.vvp"]
-        command = (require_simulator("vvp"), "-n", "bench.vvp")
-    built = subprocess.run(
-        [path, *flags, *names], cwd=folder, capture_output=True, text=True, check=False
-    )
-    if built.returncode:
-        raise MismatchError(
-            f"{simulator} rejects the Verilog: {(built.stdout + built.stderr).strip()[-600:]}",
-            where=str(folder),
-        )
-    return Bench(design, folder, command)
+        _verilate(path, names, folder, library)
+        return Bench(design, folder, (str(folder / "obj" / "bench"),))
+    _checked([path, "-g2001", "-s", TOP_BENCH, "-o", "bench.vvp", *names], folder)
+    return Bench(design, folder, (require_simulator("vvp"), "-n", "bench.vvp"))

@@ -128,9 +128,9 @@ def _stationary(found: _Operands, design: Design) -> tuple[IntArray, IntArray, I
         for start in range(0, length, full)
     ]
     col_folds = found.top.shape[1] // array.cols
-    top = found.top.reshape(groups, col_folds, array.cols, folds, array.rows, array.lanes)
+    cut = found.top.reshape(groups, col_folds, array.cols, folds, array.rows, array.lanes)
     # The first word loaded moves to the last row.
-    top = top[:, :, :, :, ::-1].transpose(0, 1, 3, 4, 2, 5).reshape(-1, array.cols * array.lanes)
+    top = cut[:, :, :, :, ::-1].transpose(0, 1, 3, 4, 2, 5).reshape(-1, array.cols * array.lanes)
     golden = found.product.reshape(groups, length, col_folds, array.cols).swapaxes(1, 2)
     return np.concatenate(chunks), top, golden.reshape(-1, array.cols)
 
