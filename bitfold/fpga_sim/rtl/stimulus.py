@@ -130,9 +130,9 @@ def _stationary(found: _Operands, design: Design) -> tuple[IntArray, IntArray, I
     col_folds = found.top.shape[1] // array.cols
     cut = found.top.reshape(groups, col_folds, array.cols, folds, array.rows, array.lanes)
     # The first word loaded moves to the last row.
-    top = cut[:, :, :, :, ::-1].transpose(0, 1, 3, 4, 2, 5).reshape(-1, array.cols * array.lanes)
-    golden = found.product.reshape(groups, length, col_folds, array.cols).swapaxes(1, 2)
-    return np.concatenate(chunks), top, golden.reshape(-1, array.cols)
+    words = cut[:, :, :, :, ::-1].transpose(0, 1, 3, 4, 2, 5).reshape(-1, array.cols * array.lanes)
+    sums = found.product.reshape(groups, length, col_folds, array.cols).swapaxes(1, 2)
+    return np.concatenate(chunks), words, sums.reshape(-1, array.cols)
 
 
 def _counts(gemm: Gemm, design: Design) -> dict[str, int]:
