@@ -14,6 +14,7 @@ from bitfold.cli import (
     check,
     demo,
     doctor,
+    emit,
     export,
     inspect,
     kernels,
@@ -39,6 +40,7 @@ VERBS: tuple[Verb, ...] = (
     verify.VERB,
     bench.VERB,
     simulate.VERB,
+    emit.VERB,
     kernels.VERB,
     doctor.VERB,
 )

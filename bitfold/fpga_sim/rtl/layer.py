@@ -236,7 +236,8 @@ def accumulators(sums: IntArray, node: MacNode, grid: Grid, design: Design) -> I
     codes = _sends_codes(grid, design.activation)
     step, lo = (1, 0) if codes else (grid.step, grid.lo)
     constant = node.bias + lo * node.weight.reshape(len(node.weight), -1).sum(1)
-    return np.concatenate(step * sums, axis=1) + constant
+    found: IntArray = np.concatenate(step * sums, axis=1) + constant
+    return found
 
 
 def input_codes(graph: IntGraph, node: MacNode, images: NDArray[np.uint8]) -> IntArray:
