@@ -18,6 +18,7 @@ from bitfold.fpga_sim.rtl.layer import (
     layer_design,
     layer_run,
 )
+from bitfold.fpga_sim.rtl.network import LayerCycles, NetworkRun, run_network
 from bitfold.fpga_sim.rtl.simulators import Bench, RtlRun, compile_bench, require_simulator
 from bitfold.fpga_sim.rtl.stimulus import Stimulus, results, stimulus
 
@@ -37,6 +38,10 @@ __all__ = [
     "layer_run",
     "results",
     "stimulus",
+    # whole networks
+    "LayerCycles",
+    "NetworkRun",
+    "run_network",
     # simulation
     "Bench",
     "RtlRun",

@@ -163,8 +163,8 @@ def _codes(sums: IntArray, tables: Tables, filters: IntArray, design: Design) ->
     unit = design.thresholds
     assert unit is not None
     count = (tables.entries[filters] <= sums[:, :, None]).sum(axis=2)
-    index = np.where(tables.flips[filters], unit.count - count, count)
-    return (index + unit.offset) % 2**unit.bits
+    index: IntArray = np.where(tables.flips[filters], unit.count - count, count)
+    return (index + unit.offset) & ((1 << unit.bits) - 1)
 
 
 def _filters(gemm: Gemm, design: Design) -> IntArray:

@@ -192,6 +192,6 @@ def results(words: Words, shape: tuple[int, int, int], design: Design) -> IntArr
         whole = tiles.transpose(0, 2, 3, 1, 4).reshape(groups, rows * array.rows, -1)
         return whole[:, :pixels, :filters]
     streamed, across = (filters, pixels) if array.dataflow == "is" else (pixels, filters)
-    whole = sums.reshape(groups, -1, streamed, array.cols).swapaxes(1, 2)
-    whole = whole.reshape(groups, streamed, -1)[:, :, :across]
+    folds = sums.reshape(groups, -1, streamed, array.cols).swapaxes(1, 2)
+    whole = folds.reshape(groups, streamed, -1)[:, :, :across]
     return whole.swapaxes(1, 2) if array.dataflow == "is" else whole
