@@ -25,7 +25,7 @@ from bitfold.fpga_sim.rtl import Bench, Design, Operand, compile_bench, results,
 from bitfold.ir import Grid
 from bitfold.ir.types import signed_bits
 
-SIZES = ((4, 4), (3, 5), (8, 4))
+SIZES = ((4, 4), (3, 5), (6, 2))
 DATAFLOWS = ("os", "ws", "is")
 NUM_SHAPES = 60
 ACC_WORDS = 16  # few, so that long streams are cut into chunks
@@ -92,7 +92,10 @@ def compare(bench: Bench, kind: Kind, shape: tuple[int, int, int, int], *, seed:
 
 def step_layer(a: np.ndarray, w: np.ndarray, design: Design) -> tuple[np.ndarray, int]:
     """Values of each group on the stepped array; cycles of all groups in one run."""
-    values = np.stack([step_gemm(x, y, design.array).acc for x, y in zip(a, w, strict=True)])
+    stepped = [step_gemm(x, y, design.array) for x, y in zip(a, w, strict=True)]
+    values = np.stack([one.acc for one in stepped])
+    if len(stepped) == design.serial == 1:
+        return values, stepped[0].cycles
     gemm = Gemm(a.shape[1], a.shape[2], w.shape[2], len(a), serial=design.serial)
     return values, step_layer_cycles(gemm, design.array)
 
@@ -117,7 +120,7 @@ def run_array(name: str, array: ArrayConfig, library: Path) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         design = design_of(kind, array)
         bench = compile_bench(
-            design, Path(folder), simulator="verilator", words=2**14, library=library
+            design, Path(folder), simulator="verilator", words=2**14, library=library, level="-O0"
         )
         rows = [compare(bench, kind, shape, seed=i) for i, shape in enumerate(shapes())]
     differing = [r for r in rows if not r["closed"] == r["stepped"] == r["rtl"]]
@@ -193,6 +196,8 @@ def main() -> None:
     wanted = {(name, a.rows, a.cols, a.dataflow, a.drain): (name, a) for name, a in plan()}
     arrays = [entry for key, entry in done.items() if key in wanted]
     missing = [array for key, array in wanted.items() if key not in done]
+    # Sizes in turn, so that a run that is broken off has seen all of them.
+    missing.sort(key=lambda entry: list(KINDS).index(entry[0]))
     with tempfile.TemporaryDirectory() as library:
         for name, array in missing[: options.limit]:
             entry = run_array(name, array, Path(library))

@@ -1,6 +1,6 @@
 """A whole network through the Verilog: every layer's products under Verilator, then the logits.
 
-    python benchmarks/rtl_network.py [CHECKPOINT.pt] [--image 0] [--array 8x8] [--lanes 4]
+    python benchmarks/rtl_network.py [CHECKPOINT.pt] [--image 0] [--array 4x4] [--lanes 4]
         [--dataflow os] [--drain shadow] [--out benchmarks/results/rtl_network.json]
 
 Every Conv2d and Linear runs on the emitted array, one compiled test bench for each pair of operand
@@ -34,7 +34,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path, nargs="?", default=EMBEDDED)
     parser.add_argument("--image", type=int, default=0)
-    parser.add_argument("--array", default="8x8")
+    parser.add_argument("--array", default="4x4")
     parser.add_argument("--lanes", type=int, default=4)
     parser.add_argument("--dataflow", default="os")
     parser.add_argument("--drain", default="shadow")

@@ -14,8 +14,6 @@ from bitfold.fpga_sim.rtl.stimulus import Stimulus, Words, hex_text, parse_hex
 
 SIMULATORS = ("verilator", "iverilog")
 VERILATOR = ("--cc", "--exe", "--main", "--timing", "-Wno-fatal", "--Mdir", "obj", "-o", "bench")
-# Optimised where the model spends its time.
-MAKE = ("OPT_FAST=-O1", "OPT_SLOW=-O0", "OPT_GLOBAL=-O1")
 
 
 def require_simulator(name: str) -> str:
@@ -88,7 +86,9 @@ def _checked(command: Sequence[str], folder: Path) -> None:
         )
 
 
-def _verilate(path: str, names: list[str], folder: Path, library: Path | None) -> None:
+def _verilate(
+    path: str, names: list[str], folder: Path, *, library: Path | None, level: str
+) -> None:
     """Compile with Verilator; ``library`` keeps the objects of its run-time library."""
     _checked([path, *VERILATOR, "--top-module", TOP_BENCH, *names], folder)
     objects = folder / "obj"
@@ -96,7 +96,8 @@ def _verilate(path: str, names: list[str], folder: Path, library: Path | None) -
     for entry in kept:
         # Without their times: they have to be newer than the sources just written.
         shutil.copyfile(entry, objects / entry.name)
-    _checked(["make", "-C", str(objects), "-f", f"V{TOP_BENCH}.mk", *MAKE], folder)
+    flags = [f"OPT_FAST={level}", "OPT_SLOW=-O0", "OPT_GLOBAL=-O1"]
+    _checked(["make", "-C", str(objects), "-f", f"V{TOP_BENCH}.mk", *flags], folder)
     if library is not None and not kept:
         library.mkdir(parents=True, exist_ok=True)
         for entry in objects.glob("verilated*.o"):
@@ -110,17 +111,19 @@ def compile_bench(
     simulator: str,
     words: int = 2**16,
     library: Path | None = None,
+    level: str = "-O1",
 ) -> Bench:
     """Write the Verilog of ``design`` into ``folder`` and compile its test bench.
 
     ``words`` is the depth of the test bench's memories; ``library`` a folder in which Verilator's
-    run-time library stays compiled from one call to the next. Raises MissingDependencyError
-    without the simulator, MismatchError where it rejects the sources.
+    run-time library stays compiled from one call to the next; ``level`` how far the compiler
+    optimises Verilator's model: for short runs compiling takes longer than running. Raises
+    MissingDependencyError without the simulator, MismatchError where it rejects the sources.
     """
     path = require_simulator(simulator)
     names = write_sources(design, folder, words=words)
     if simulator == "verilator":
-        _verilate(path, names, folder, library)
+        _verilate(path, names, folder, library=library, level=level)
         return Bench(design, folder, (str(folder / "obj" / "bench"),))
     _checked([path, "-g2001", "-s", TOP_BENCH, "-o", "bench.vvp", *names], folder)
     return Bench(design, folder, (require_simulator("vvp"), "-n", "bench.vvp"))
