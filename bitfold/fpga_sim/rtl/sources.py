@@ -15,8 +15,9 @@ COMMON = ("bf_resize", "bf_decode", "bf_dot", "bf_product", "bf_packed", "bf_del
 
 
 def verilog(name: str) -> str:
-    """The text of one module of the library."""
-    return (files("bitfold.fpga_sim.rtl") / "verilog" / f"{name}.v").read_text("utf-8")
+    """The text of one module of the library, or of the test bench."""
+    folder = "testbench" if name == TOP_BENCH else "verilog"
+    return (files("bitfold.fpga_sim.rtl") / folder / f"{name}.v").read_text("utf-8")
 
 
 def with_parameters(text: str, parameters: dict[str, int]) -> str:
