@@ -14,6 +14,7 @@ from bitfold.cli import (
     check,
     demo,
     doctor,
+    emit,
     explore,
     export,
     inspect,
@@ -41,6 +42,7 @@ VERBS: tuple[Verb, ...] = (
     bench.VERB,
     simulate.VERB,
     explore.VERB,
+    emit.VERB,
     kernels.VERB,
     doctor.VERB,
 )

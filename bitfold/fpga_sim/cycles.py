@@ -5,7 +5,6 @@ A product is (P, K) × (K, M): P output pixels on the rows, M filters on the col
 
 from dataclasses import dataclass
 
-from bitfold.errors import UnsupportedError
 from bitfold.fpga_sim.array import ArrayConfig
 
 
@@ -40,13 +39,8 @@ class Gemm:
 
 
 def tile_steps(gemm: Gemm, array: ArrayConfig) -> int:
-    """K' = ⌈K / S⌉ · serial operand steps of one tile; with a shadow drain at least 2R + C.
-
-    A shadow drain is in use for 2R + C cycles after a tile, so a shorter tile is padded with steps
-    of code 0 until its last operands can no longer reach a register in use.
-    """
-    steps = ceil_div(gemm.depth, array.lanes) * gemm.serial
-    return max(steps, array.drain_cycles) if array.drain == "shadow" else steps
+    """K' = ⌈K / S⌉ · serial operand steps of one tile, output-stationary."""
+    return ceil_div(gemm.depth, array.lanes) * gemm.serial
 
 
 def num_tiles(gemm: Gemm, array: ArrayConfig) -> int:
@@ -61,27 +55,80 @@ def shared_cycles(steps: int, tiles: int, *, rows: int, cols: int) -> int:
 
 
 def shadow_cycles(steps: int, tiles: int, *, rows: int, cols: int) -> int:
-    """T · K' + 2R + C: tiles follow one another, only the last one's drain shows.
+    """(T − 1) · max(K', 2R + C) + K' + 2R + C: only the last tile's drain shows.
 
-    Requires K' ≥ 2R + C, which ``tile_steps`` sees to.
+    A drain register is in use for 2R + C cycles after a tile's last operands, so shorter tiles
+    start that far apart. T · K' + 2R + C for all others.
     """
-    return tiles * steps + 2 * rows + cols
+    drain = 2 * rows + cols
+    return (tiles - 1) * max(steps, drain) + steps + drain
+
+
+@dataclass(frozen=True, slots=True)
+class Visits:
+    """What a stationary array does: ``sequences`` times, one chunk of the stream after the other.
+
+    A chunk of ``full`` positions, the last one of ``rest``, is streamed ``repeats`` times: once
+    for each fold of the depth and pair of bit planes.
+    """
+
+    sequences: int
+    chunks: int
+    repeats: int
+    full: int
+    rest: int
+
+    @property
+    def lengths(self) -> tuple[tuple[int, int], ...]:
+        """(number of visits, positions of each)."""
+        ends = self.sequences * self.repeats
+        return ((ends * (self.chunks - 1), self.full), (ends, self.rest))
+
+
+def visits(gemm: Gemm, array: ArrayConfig) -> Visits:
+    """WS: depth on the rows, filters on the columns, pixels stream; IS: filters and pixels swap."""
+    streamed, across = gemm.pixels, gemm.filters
+    if array.dataflow == "is":
+        streamed, across = across, streamed
+    full = min(streamed, array.acc_words)
+    chunks = ceil_div(streamed, full)
+    return Visits(
+        sequences=gemm.passes * gemm.groups * ceil_div(across, array.cols),
+        chunks=chunks,
+        repeats=ceil_div(gemm.depth, array.rows * array.lanes) * gemm.serial,
+        full=full,
+        rest=streamed - (chunks - 1) * full,
+    )
+
+
+def single_cycles(found: Visits, *, rows: int, cols: int) -> int:
+    """Σ (L + 2R + C − 2) + 3: a visit loads R rows, streams L positions and leaves the array."""
+    turnaround = 2 * rows + cols - 2
+    return sum(count * (length + turnaround) for count, length in found.lengths) + 3
+
+
+def double_cycles(found: Visits, *, rows: int, cols: int) -> int:
+    """Σ max(L, 2R + C − 1), the last visit just L, + 2R + C + 2: loads hide behind the stream.
+
+    The next operand can be loaded only after the last swap has crossed the array: R + C − 1
+    cycles, then R loads.
+    """
+    least = 2 * rows + cols - 1
+    total = sum(count * max(length, least) for count, length in found.lengths)
+    return total - max(found.rest, least) + found.rest + 2 * rows + cols + 2
 
 
 def compute_cycles(gemm: Gemm, array: ArrayConfig) -> int:
     """Cycles of one layer on the array, from its first operand read to its last result."""
     if array.mode == "scalesim":
         return scalesim_cycles(gemm, array)
-    if array.dataflow != "os":
-        raise UnsupportedError(
-            f"dataflow {array.dataflow} is modelled only in scalesim mode; the native array is "
-            "output-stationary",
-            where="dataflow",
-            todo="Use dataflow os, or mode scalesim.",
-        )
-    formula = shared_cycles if array.drain == "shared" else shadow_cycles
-    steps, tiles = tile_steps(gemm, array), num_tiles(gemm, array)
-    return formula(steps, tiles, rows=array.rows, cols=array.cols)
+    shared = array.drain == "shared"
+    if array.dataflow == "os":
+        formula = shared_cycles if shared else shadow_cycles
+        steps, tiles = tile_steps(gemm, array), num_tiles(gemm, array)
+        return formula(steps, tiles, rows=array.rows, cols=array.cols)
+    stationary = single_cycles if shared else double_cycles
+    return stationary(visits(gemm, array), rows=array.rows, cols=array.cols)
 
 
 def scalesim_cycles(gemm: Gemm, array: ArrayConfig) -> int:

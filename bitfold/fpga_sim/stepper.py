@@ -18,8 +18,14 @@ from typing import Protocol
 
 import numpy as np
 
+from bitfold.errors import RangeError
 from bitfold.fpga_sim.array import ArrayConfig
 from bitfold.fpga_sim.cycles import Gemm, ceil_div, num_tiles, tile_steps
+from bitfold.fpga_sim.stationary import (
+    count_stationary,
+    step_stationary,
+    step_stationary_values,
+)
 from bitfold.ir.types import IntArray
 
 
@@ -49,11 +55,12 @@ def control(array: ArrayConfig, *, steps: int, tiles: int) -> Iterator[Signals]:
     """The tile controller: one ``Signals`` a cycle until the last row is written.
 
     ``busy`` is a register: set when a tile's last operands are issued, cleared when its last row
-    has been shifted out. A shared drain issues nothing meanwhile. A shadow drain never waits;
-    AssertionError if a sum would enter a drain register while rows are still being shifted.
+    has been shifted out. A shared drain issues nothing meanwhile. A shadow drain starts tiles at
+    least 2R + C cycles apart; AssertionError if a sum would enter a drain register while rows are
+    still being shifted.
     """
     front = deque[Slot | None]([None] * (array.rows + array.cols - 1))
-    tile = step = shifts_left = drained = 0
+    tile = step = shifts_left = drained = gap = 0
     issued: Slot | None = None
     busy = write = False
     while drained < tiles or write:
@@ -64,8 +71,9 @@ def control(array: ArrayConfig, *, steps: int, tiles: int) -> Iterator[Signals]:
         assert not (shift and lasts), "a sum enters a drain register that is still in use"
         yield Signals(tuple(front), shift, write)
         write = shift
-        held = busy and array.drain == "shared"
+        held = busy if array.drain == "shared" else step == 0 and gap > 0
         issued = None if held or tile == tiles else Slot(tile, step, step == steps - 1)
+        gap = max(0, gap - 1)
         if shift:
             shifts_left -= 1
             busy = shifts_left > 0
@@ -74,6 +82,7 @@ def control(array: ArrayConfig, *, steps: int, tiles: int) -> Iterator[Signals]:
         if corner is not None and corner.last:
             shifts_left = array.rows
         if issued is not None:
+            gap = array.drain_cycles - 1 if step == 0 else gap
             busy = busy or issued.last
             tile, step = (tile + 1, 0) if issued.last else (tile, step + 1)
 
@@ -219,18 +228,31 @@ class Stepped:
 
 
 def step_gemm(a: IntArray, w: IntArray, array: ArrayConfig) -> Stepped:
-    """Compute ``a`` (P, K) × ``w`` (K, M) on one array, tile after tile, cycle by cycle."""
+    """Compute ``a`` (P, K) × ``w`` (K, M) on one array, fold after fold, cycle by cycle.
+
+    Raises RangeError where a sum does not fit into ``array.acc_bits``.
+    """
+    if array.dataflow == "ws":
+        acc, cycles = step_stationary(a, w.T, array)
+        return Stepped(_checked(acc, array), cycles)
+    if array.dataflow == "is":
+        acc, cycles = step_stationary(w.T, a, array)
+        return Stepped(_checked(acc.T, array), cycles)
     operands = _Operands.cut(a, w, array)
     num_i, num_j = len(operands.a), len(operands.w)
     tiles, cycles = step_tiles(
         array, _InSequence(operands), steps=operands.a.shape[1], tiles=num_i * num_j
     )
     results = tiles[:, 0, 0].reshape(num_j, num_i, array.rows, array.cols).swapaxes(0, 1)
-    return Stepped(_join(results, len(a), w.shape[1]), cycles)
+    return Stepped(_checked(_join(results, len(a), w.shape[1]), array), cycles)
 
 
 def step_gemm_values(a: IntArray, w: IntArray, array: ArrayConfig) -> IntArray:
-    """The accumulators of ``step_gemm`` with all tiles stepped in lockstep: faster, not counted."""
+    """The accumulators of ``step_gemm`` with all folds stepped in lockstep: faster, not counted."""
+    if array.dataflow == "ws":
+        return _checked(step_stationary_values(a, w.T, array), array)
+    if array.dataflow == "is":
+        return _checked(step_stationary_values(w.T, a, array).T, array)
     operands = _Operands.cut(a, w, array)
     tiles, _ = step_tiles(
         array,
@@ -240,7 +262,21 @@ def step_gemm_values(a: IntArray, w: IntArray, array: ArrayConfig) -> IntArray:
         num_i=len(operands.a),
         num_j=len(operands.w),
     )
-    return _join(tiles[0], len(a), w.shape[1])
+    return _checked(_join(tiles[0], len(a), w.shape[1]), array)
+
+
+def _checked(acc: IntArray, array: ArrayConfig) -> IntArray:
+    """``acc`` if every sum fits; partial sums may wrap, two's complement takes that back."""
+    if array.acc_bits is None:
+        return acc
+    half = 1 << (array.acc_bits - 1)
+    if acc.min() < -half or acc.max() >= half:
+        raise RangeError(
+            f"sums {acc.min()} … {acc.max()} overflow an accumulator of {array.acc_bits} bits",
+            where="acc_bits",
+            todo="Widen acc_bits, or leave it out.",
+        )
+    return acc
 
 
 def _join(tiles: IntArray, num_pixels: int, num_filters: int) -> IntArray:
@@ -251,5 +287,7 @@ def _join(tiles: IntArray, num_pixels: int, num_filters: int) -> IntArray:
 
 
 def step_layer_cycles(gemm: Gemm, array: ArrayConfig) -> int:
-    """Cycles of one layer by stepping the controller through its whole tile sequence."""
+    """Cycles of one layer by stepping the controller through its whole sequence of folds."""
+    if array.dataflow != "os":
+        return count_stationary(gemm, array)
     return count_cycles(array, steps=tile_steps(gemm, array), tiles=num_tiles(gemm, array))

@@ -207,6 +207,19 @@ def test_simulate_takes_options_over_a_file(folder, tmp_path, run_json):
     assert wider["cycles"] < fields["cycles"]
 
 
+def test_emit_writes_a_folder_once(folder, tmp_path, run_json, capsys):
+    words = ["emit", "rtl", folder / "net.onnx", "--array", "2x3", "-o", tmp_path / "array"]
+    code, fields = run_json(*words)
+    assert code == 0
+    assert (fields["form"], fields["checked_with"]) == ("rtl", None)
+    assert (fields["array"]["rows"], fields["array"]["cols"]) == (2, 3)
+    assert sorted(path.name for path in (tmp_path / "array").iterdir()) == fields["files"]
+    assert {"bf_top.v", "bf_tb.v", "Makefile", "README.md", "golden.hex"} <= set(fields["files"])
+    assert fails(capsys, *words)[0] == 2
+    assert fails(capsys, *words[:-1], tmp_path / "other", "--layer", "stem")[0] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["array"]
+
+
 def test_simulate_refuses_what_is_not_modelled(folder, capsys):
     assert fails(capsys, "simulate", folder / "net.onnx", "--mode", "finn")[0] == 2
     assert fails(capsys, "simulate", folder / "net.onnx", "--mode", "magic")[0] == 2

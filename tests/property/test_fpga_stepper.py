@@ -1,10 +1,13 @@
 """Closed form against stepped machine: equal cycles, equal values, on every small shape."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from bitfold.errors import RangeError
 from bitfold.fpga_sim import (
     ArrayConfig,
     Gemm,
@@ -24,7 +27,13 @@ from tests.property.strategies import graphs_with_images, int_graphs
 sizes = st.integers(1, 8)
 drains = st.sampled_from(("shared", "shadow"))
 arrays = st.builds(
-    ArrayConfig, rows=sizes, cols=sizes, lanes=st.sampled_from((1, 1, 2, 3, 8)), drain=drains
+    ArrayConfig,
+    rows=sizes,
+    cols=sizes,
+    lanes=st.sampled_from((1, 1, 2, 3, 8)),
+    drain=drains,
+    dataflow=st.sampled_from(("os", "ws", "is")),
+    acc_words=st.sampled_from((1, 5, 1024)),
 )
 gemms = st.builds(Gemm, st.integers(1, 40), st.integers(1, 60), st.integers(1, 20))
 
@@ -51,14 +60,23 @@ def test_the_stepped_controller_takes_the_cycles_of_the_closed_form(array, gemm,
     assert step_layer_cycles(visited, array) == compute_cycles(visited, array)
 
 
-@given(sizes, sizes, st.integers(1, 12))
-def test_a_shadow_drain_collides_exactly_below_its_shortest_tile(rows, cols, tiles):
+@given(sizes, sizes, st.integers(1, 30), st.integers(1, 12))
+def test_a_shadow_drain_starts_short_tiles_2r_plus_c_apart(rows, cols, steps, tiles):
     array = ArrayConfig(rows=rows, cols=cols, drain="shadow")
-    shortest = 2 * rows + cols - 1  # one less than tile_steps allows: a step of slack
-    assert count_cycles(array, steps=shortest, tiles=tiles) == tiles * shortest + 2 * rows + cols
-    assume(shortest > 1 and tiles > 1 and rows > 1)
-    with pytest.raises(AssertionError, match="still in use"):
-        count_cycles(array, steps=shortest - 1, tiles=tiles)
+    drain = 2 * rows + cols
+    want = (tiles - 1) * max(steps, drain) + steps + drain
+    assert count_cycles(array, steps=steps, tiles=tiles) == want
+
+
+@pytest.mark.parametrize("dataflow", ["os", "ws", "is"])
+def test_a_sum_that_overflows_the_accumulators_is_an_error(dataflow):
+    array = ArrayConfig(rows=2, cols=2, dataflow=dataflow, acc_bits=4)
+    ones = np.ones((3, 7), dtype=np.int64)
+    assert np.array_equal(step_gemm(ones, ones.T, array).acc, np.full((3, 3), 7))
+    ones = np.ones((3, 8), dtype=np.int64)
+    for step in (step_gemm, step_gemm_values):
+        with pytest.raises(RangeError, match="sums 8 … 8 overflow an accumulator of 4 bits"):
+            step(ones, ones.T, array)
 
 
 @given(
@@ -72,6 +90,7 @@ def test_a_stepped_graph_equals_the_oracle(drawn, array, bits, pe):
     assume(has_products(graph))
     array = ArrayConfig(
         rows=array.rows, cols=array.cols, lanes=array.lanes, drain=array.drain,
+        dataflow=array.dataflow, acc_words=array.acc_words,
         pe=pe, w_bits=None if pe in PE_BITS else bits[0], a_bits=None if pe in PE_BITS else bits[1],
     )  # fmt: skip
     want = trace_oracle(graph, images)
@@ -96,9 +115,7 @@ def test_a_report_has_the_stepped_cycles_and_a_utilisation_in_reach(graph, array
 
 @given(arrays, gemms, st.integers(1, 9))
 def test_more_lanes_never_raise_compute_cycles(array, gemm, more):
-    wider = ArrayConfig(
-        rows=array.rows, cols=array.cols, lanes=array.lanes + more, drain=array.drain
-    )
+    wider = replace(array, lanes=array.lanes + more)
     assert compute_cycles(gemm, wider) <= compute_cycles(gemm, array)
 
 

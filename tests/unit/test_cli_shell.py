@@ -342,6 +342,10 @@ def test_the_version_is_one_line(capsys):
         (["bench", "x.onnx", "--fail-under", "1"], 2, "--against onnxruntime"),
         (["simulate", "x.onnx", "--array", "16"], 2, "two numbers"),
         (["simulate", "x.onnx", "--config", "none.toml"], 2, "does not exist"),
+        (["emit", "vhdl", "x.onnx", "-o", "array"], 2, "choose from: rtl"),
+        (["emit", "rtl", "x.onnx", "-o", "no/array"], 2, "there is no folder no"),
+        (["emit", "rtl", "x.onnx", "-o", "array", "--check", "vcs"], 2, "verilator, iverilog"),
+        (["emit", "rtl", "x.onnx", "-o", "array"], 2, "does not exist"),
     ],
 )
 def test_a_request_that_cannot_be_met_says_what_can(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bitfold.errors import InputError, UnsupportedError, UsageError
-from bitfold.fpga_sim import ArrayConfig, Gemm, compute_cycles, devices, find_device
+from bitfold.errors import InputError, UsageError
+from bitfold.fpga_sim import ArrayConfig, devices, find_device
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,6 @@ def test_an_impossible_array_is_a_usage_error(changes, text):
     with pytest.raises(UsageError) as caught:
         ArrayConfig(**changes)
     assert caught.value.what == text
-
-
-@pytest.mark.parametrize("dataflow", ["ws", "is"])
-def test_other_dataflows_exist_in_scalesim_mode_only(dataflow):
-    assert compute_cycles(Gemm(1, 1, 1), ArrayConfig(dataflow=dataflow, mode="scalesim")) > 0
-    with pytest.raises(UnsupportedError, match=f"dataflow {dataflow} is modelled only in scalesim"):
-        compute_cycles(Gemm(1, 1, 1), ArrayConfig(dataflow=dataflow))
 
 
 @pytest.mark.parametrize(
