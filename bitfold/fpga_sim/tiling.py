@@ -190,8 +190,9 @@ def _moved(job: Job, m: Ints, n: Ints, outside: NDArray[np.bool_]) -> Ints:
 class _Cases:
     """All cases side by side, arrays (cases, 1, 1); blocks (outer, inner) broadcast against them.
 
-    ``bands`` holds the input bytes of the first band and of any other, ``costs`` the cycles of the
-    four kinds of block: full or last in rows, in columns.
+    ``counts`` are the blocks of the outer and of the inner loop, ``bands`` the input bytes of the
+    first band and of any other, ``costs`` the cycles of the four kinds of block: full or last in
+    rows, in columns.
     """
 
     job: Job
@@ -199,15 +200,9 @@ class _Cases:
     m: Ints
     n: Ints
     outside: NDArray[np.bool_]
+    counts: tuple[Ints, Ints]
     bands: tuple[Ints, Ints]
     costs: tuple[tuple[Ints, Ints], tuple[Ints, Ints]]
-
-    @property
-    def counts(self) -> tuple[Ints, Ints]:
-        """Blocks of the outer and of the inner loop."""
-        bands = _ceil(self.job.row_folds + 0 * self.m, self.m)
-        columns = _ceil(self.job.column_folds + 0 * self.n, self.n)
-        return np.where(self.outside, bands, columns), np.where(self.outside, columns, bands)
 
     def folds(self, outer: Ints, inner: Ints) -> tuple[Ints, Ints]:
         """Row and column folds of a block; the last one of a loop may be smaller."""
@@ -276,12 +271,16 @@ def _totals(
         return np.array([job.cost(*pair) for pair in pairs], dtype=np.int64)[:, None, None]
 
     def per_case(count: Callable[[int], int]) -> Ints:
-        return np.array([count(rows) for rows in m.tolist()], dtype=np.int64)[:, None, None]
+        known = {rows: count(rows) for rows in set(m.tolist())}
+        return np.array([known[rows] for rows in m.tolist()], dtype=np.int64)[:, None, None]
 
-    last_m = job.row_folds - (_ceil(job.row_folds + 0 * m, m) - 1) * m
-    last_n = job.column_folds - (_ceil(job.column_folds + 0 * n, n) - 1) * n
+    num_bands, num_columns = _ceil(job.row_folds + 0 * m, m), _ceil(job.column_folds + 0 * n, n)
+    last_m = job.row_folds - (num_bands - 1) * m
+    last_n = job.column_folds - (num_columns - 1) * n
+    counts = np.where(outside, num_bands, num_columns), np.where(outside, num_columns, num_bands)
     cases = _Cases(
         job, port, m[:, None, None], n[:, None, None], outside[:, None, None],
+        (counts[0][:, None, None], counts[1][:, None, None]),
         (per_case(job.band_bytes), per_case(job.next_bytes)),
         ((cost(m, n), cost(m, last_n)), (cost(last_m, n), cost(last_m, last_n))),
     )  # fmt: skip
