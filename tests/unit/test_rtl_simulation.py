@@ -7,6 +7,7 @@ is benchmarks/rtl_cycles.py.
 import itertools
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from bitfold.fpga_sim import ArrayConfig, Gemm, compute_cycles, step_gemm
 from bitfold.fpga_sim.rtl import (
     Design,
     Operand,
+    ThresholdUnit,
     check_run,
     compile_bench,
     input_codes,
@@ -107,7 +109,9 @@ def test_verilator_agrees(tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_verilog_has_no_lint(kind, dataflow, tmp_path):
     drain = "shadow" if kind in ("ternary", "serial", "dsp") else "shared"
-    write_sources(design_of(kind, (3, 2), dataflow, drain), tmp_path, words=16)
+    units = {"ternary": ThresholdUnit(2, 2, -1, 3), "dsp": ThresholdUnit(4, 15, 0, 9, search=True)}
+    design = design_of(kind, (3, 2), dataflow, drain)
+    write_sources(replace(design, thresholds=units.get(kind)), tmp_path, words=16)
     done = subprocess.run(
         ["verilator", "--lint-only", "-Wall", "-y", ".", "--top-module", "bf_top", "bf_top.v"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
@@ -168,15 +172,20 @@ def small_graph(*, out, weight_grid=None, pixels=None, groups=1):
 @icarus
 @pytest.mark.parametrize("dataflow", ["os", "ws", "is"])
 @pytest.mark.parametrize(
-    "out", [Grid.unsigned(1), Grid.narrow(2), Grid.unsigned(3), Grid.unsigned(4)], ids=str
-)
-def test_threshold_units_give_the_next_layers_codes(out, dataflow):
+    ("out", "thresholds"),
+    [(Grid.unsigned(1), "search"), (Grid.narrow(2), "auto"), (Grid.unsigned(3), "auto"),
+     (Grid.unsigned(4), "auto"), (Grid.unsigned(4), "parallel")],
+    ids=str,
+)  # fmt: skip
+def test_threshold_units_give_the_next_layers_codes(out, thresholds, dataflow):
     graph = small_graph(out=out, groups=2 if out.bits == 3 else 1)
     image = np.random.default_rng(5).integers(0, 256, (1, 4, 5, 2), dtype=np.uint8)
     node = graph.nodes[1]
-    array = ArrayConfig(rows=3, cols=4, dataflow=dataflow, acc_words=8)
+    array = ArrayConfig(rows=3, cols=4, dataflow=dataflow, acc_words=8, thresholds=thresholds)
     run = layer_run(graph, node, input_codes(graph, node, image), array)
     assert run.design.thresholds is not None
+    by_search = out.bits == 4 if thresholds == "auto" else thresholds == "search"
+    assert run.design.thresholds.search == by_search
     assert check_run(run, simulator="iverilog").wrong_codes == 0
     run.codes[1] ^= 1
     with pytest.raises(MismatchError, match="0 words of results and 1 of codes differ"):

@@ -17,6 +17,8 @@ from bitfold.ir.types import IntArray
 KINDS = {"binary": 0, "ternary": 1, "parallel": 2, "serial": 3, "dsp": 4}
 DATAFLOWS = {"os": 0, "ws": 1, "is": 2}
 UNSIGNED, SIGNED, ODD = 0, 1, 2
+# Codes of more bits are found by a binary search, unless the configuration says otherwise.
+PARALLEL_BITS = 3
 # Widths of the counters and addresses of the emitted controller.
 COUNT_BITS = 16
 ADDRESS_BITS = 24
@@ -61,17 +63,21 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class ThresholdUnit:
-    """``count`` thresholds a channel, codes of ``bits`` bits: index + ``offset``."""
+    """``count`` thresholds a channel, codes of ``bits`` bits: index + ``offset``.
+
+    ``search``: one pipelined comparator a bit instead of ``count`` parallel ones.
+    """
 
     bits: int
     count: int
     offset: int
     tables: int
+    search: bool = False
 
     @property
     def latency(self) -> int:
-        """Cycles from a result to its code: parallel comparators up to 3 bits, then one a bit."""
-        return 1 if self.bits <= 3 else self.bits
+        """Cycles from a result to its code: one, or one a bit."""
+        return self.bits if self.search else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,7 @@ class Design:
             "OB": unit.bits,
             "COUNT": unit.count,
             "OFFSET": unit.offset % 2**unit.bits,
+            "SEARCH": int(unit.search),
             "TABLES": unit.tables,
             "TW": max(1, (unit.tables - 1).bit_length()),
             "CW": COUNT_BITS,

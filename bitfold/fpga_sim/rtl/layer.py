@@ -19,6 +19,7 @@ from bitfold.fpga_sim.cycles import Gemm, ceil_div
 from bitfold.fpga_sim.functional import im2col
 from bitfold.fpga_sim.mapping import MacNode, input_grid, mac_nodes
 from bitfold.fpga_sim.rtl.design import (
+    PARALLEL_BITS,
     SIGNED,
     UNSIGNED,
     Design,
@@ -140,7 +141,14 @@ def _threshold_unit(graph: IntGraph, node: MacNode, array: ArrayConfig) -> Thres
     gemm = _gemm(graph, node)
     offset = follower.grid.lo if operand.form == SIGNED else 0
     each = gemm.filters if array.dataflow == "is" else ceil_div(gemm.filters, array.cols)
-    return ThresholdUnit(operand.bits, follower.table.shape[1], offset, gemm.groups * each)
+    automatic = array.thresholds == "auto" and operand.bits > PARALLEL_BITS
+    return ThresholdUnit(
+        operand.bits,
+        follower.table.shape[1],
+        offset,
+        gemm.groups * each,
+        search=automatic or array.thresholds == "search",
+    )
 
 
 def sum_tables(node: MacNode, follower: Thresholds, grid: Grid, design: Design) -> Tables:

@@ -19,6 +19,7 @@ module bf_tb #(
     parameter OB         = 2,
     parameter COUNT      = 3,
     parameter OFFSET     = 0,
+    parameter SEARCH     = 0,
     parameter TABLES     = 16,
     parameter TW         = 4,
     parameter CW         = 16,
@@ -56,8 +57,8 @@ module bf_tb #(
     bf_top #(
         .DATAFLOW(DATAFLOW), .ROWS(ROWS), .COLS(COLS), .WB(WB), .AB(AB), .LANES(LANES), .ACC(ACC),
         .KIND(KIND), .SHADOW(SHADOW), .W_FMT(W_FMT), .A_FMT(A_FMT), .DEPTH(DEPTH), .DW(DW),
-        .THRESHOLDS(THRESHOLDS), .OB(OB), .COUNT(COUNT), .OFFSET(OFFSET), .TABLES(TABLES),
-        .TW(TW), .CW(CW), .AW(AW)
+        .THRESHOLDS(THRESHOLDS), .OB(OB), .COUNT(COUNT), .OFFSET(OFFSET),
+        .SEARCH(SEARCH), .TABLES(TABLES), .TW(TW), .CW(CW), .AW(AW)
     ) dut (
         .clk(clk), .rst(rst), .start(start), .cfg_inner(inner[CW-1:0]),
         .cfg_inner_last(inner_last[CW-1:0]), .cfg_left(lefts[CW-1:0]), .cfg_folds(folds[CW-1:0]),

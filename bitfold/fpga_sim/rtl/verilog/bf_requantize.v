@@ -6,6 +6,7 @@ module bf_requantize #(
     parameter OB     = 2,
     parameter COUNT  = 3,
     parameter OFFSET = 0,
+    parameter SEARCH = 0,
     parameter DEPTH  = 16,
     parameter TW     = 4,
     parameter SHARED = 0,
@@ -24,7 +25,7 @@ module bf_requantize #(
     output wire                code_valid,
     output wire [ COLS*OB-1:0] code
 );
-    localparam LATENCY = OB <= 3 ? 1 : OB;
+    localparam LATENCY = SEARCH != 0 ? OB : 1;
     bf_delay #(.WIDTH(1), .DELAY(LATENCY)) line (
         .clk(clk), .in(in_valid && !rst), .out(code_valid)
     );
@@ -33,7 +34,8 @@ module bf_requantize #(
         for (c = 0; c < COLS; c = c + 1) begin : g_column
             localparam [CW-1:0] COLUMN = c;
             bf_threshold #(
-                .ACC(ACC), .OB(OB), .COUNT(COUNT), .OFFSET(OFFSET), .DEPTH(DEPTH), .TW(TW)
+                .ACC(ACC), .OB(OB), .COUNT(COUNT), .OFFSET(OFFSET), .SEARCH(SEARCH),
+                .DEPTH(DEPTH), .TW(TW)
             ) unit (
                 .clk(clk),
                 .load(load && (SHARED != 0 || load_col == COLUMN)),

@@ -1,6 +1,6 @@
 // Requantization of one column: index = #{j : t[j] <= acc}, or COUNT - that where flip is set (a
 // negative gain), plus OFFSET: the operand of the next layer, OB bits.
-// Up to 3 bits, COUNT parallel comparators; above, a binary search of OB pipelined comparators.
+// SEARCH 0: COUNT parallel comparators. SEARCH 1: a binary search of OB pipelined comparators.
 // Thresholds have ACC + 1 bits, so that one beyond every sum can be written.
 // Table entry 0 is least; an entry past COUNT must hold the greatest number.
 module bf_threshold #(
@@ -8,6 +8,7 @@ module bf_threshold #(
     parameter OB     = 2,
     parameter COUNT  = 3,
     parameter OFFSET = 0,
+    parameter SEARCH = 0,
     parameter DEPTH  = 16,  // tables: one for each column fold, or each filter
     parameter TW     = 4
 ) (
@@ -29,7 +30,7 @@ module bf_threshold #(
 
     genvar j;
     generate
-        if (OB <= 3) begin : g_parallel
+        if (SEARCH == 0) begin : g_parallel
             wire [COUNT-1:0] reached;
             for (j = 0; j < COUNT; j = j + 1) begin : g_comparator
                 localparam [OB-1:0] ENTRY = j;

@@ -24,6 +24,7 @@ module bf_top #(
     parameter OB         = 2,
     parameter COUNT      = 3,
     parameter OFFSET     = 0,
+    parameter SEARCH     = 0,
     parameter TABLES     = 16,
     parameter TW         = 4,
     parameter CW         = 16,
@@ -93,8 +94,8 @@ module bf_top #(
 
         if (THRESHOLDS != 0) begin : g_thresholds
             bf_requantize #(
-                .COLS(COLS), .ACC(ACC), .OB(OB), .COUNT(COUNT), .OFFSET(OFFSET), .DEPTH(TABLES),
-                .TW(TW), .SHARED(DATAFLOW == 2 ? 1 : 0), .CW(CW)
+                .COLS(COLS), .ACC(ACC), .OB(OB), .COUNT(COUNT), .OFFSET(OFFSET), .SEARCH(SEARCH),
+                .DEPTH(TABLES), .TW(TW), .SHARED(DATAFLOW == 2 ? 1 : 0), .CW(CW)
             ) requantize (
                 .clk(clk), .rst(rst), .load(load), .load_col(load_col), .load_table(load_table),
                 .load_entry(load_entry), .load_value(load_value), .in_valid(out_valid),
@@ -107,7 +108,7 @@ module bf_top #(
         end else begin : g_raw
             assign code_valid = 1'b0;
             assign code = {COLS * OB{1'b0}};
-            localparam [TW-1:0] UNUSED_TABLES = TABLES[TW-1:0];
+            localparam [TW-1:0] UNUSED_TABLES = TABLES[TW-1:0] ^ SEARCH[TW-1:0];
             localparam [OB-1:0] UNUSED_COUNT = COUNT[OB-1:0] ^ OFFSET[OB-1:0];
             wire unused_raw = &{1'b0, out_table, load, load_col, load_table, load_entry, load_value,
                                 UNUSED_TABLES, UNUSED_COUNT};
