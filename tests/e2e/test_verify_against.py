@@ -11,6 +11,7 @@ from bitfold.certify import Side, bisect_graphs
 from bitfold.cli import main
 from bitfold.export import from_checkpoint, read_onnx, to_onnx
 from bitfold.ir import Conv2d, IntGraph, Thresholds
+from tests.foreign_models import Maker
 
 pytestmark = [pytest.mark.torch, pytest.mark.ort]
 
@@ -245,3 +246,33 @@ def test_a_file_that_is_no_model_is_one_error(folder, tmp_path, capsys):
     code, _, error = compared(capsys, folder, "qcdq.onnx", tmp_path / "none.onnx")
     assert code == 2
     assert "does not exist" in error
+
+
+def foreign(path, *, other_scale=False):
+    """A QDQ model as another tool writes it: float32 (N, 3, 6, 6), two convolutions."""
+    make = Maker(seed=4)
+    x = make.qdq("x", 0.02, 128)
+    y = make.op("Conv", x, make.weight((5, 3, 3, 3)), pads=[1, 1, 1, 1])
+    y = make.qdq(make.op("Relu", y), 0.033 if other_scale else 0.03)
+    y = make.op("Conv", y, make.weight((4, 5, 1, 1)))
+    y = make.op("Flatten", make.op("GlobalAveragePool", make.qdq(y, 0.05, 100)))
+    onnx.save(make.model(y, ["n", 3, 6, 6]), path)
+    return path
+
+
+def test_models_of_another_tool_are_compared_on_their_own_input(tmp_path, capsys):
+    values = np.random.default_rng(3).normal(0, 1, (3, 3, 6, 6)).astype(np.float32)
+    np.save(tmp_path / "x.npy", values)
+    first, same = foreign(tmp_path / "a.onnx"), foreign(tmp_path / "b.onnx")
+    other = foreign(tmp_path / "c.onnx", other_scale=True)
+    for second, expected in ((same, 0), (other, 1)):
+        capsys.readouterr()
+        words = ["verify", str(first), "--against", str(second), "--json"]
+        code = main([*words, "--data", str(tmp_path / "x.npy")])
+        fields = json.loads(capsys.readouterr().out)
+        assert code == expected
+        assert fields["against"]["how"] == "integer graphs"
+        assert fields["images"] == 3
+    place = fields["against"]["first"]
+    assert place["cause"] != "unknown"
+    assert "table differs" in place["why"]
