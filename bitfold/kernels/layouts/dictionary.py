@@ -151,19 +151,19 @@ def index_panels(
     grid = step.weight_grid
     # Below 256: no more than the table has columns.
     factors = (grid.levels ** np.arange(group)).astype(np.int16)
-    indices = np.zeros(codes.shape[:-1], np.uint8)
+    sums: NDArray[np.uint8] = np.zeros(codes.shape[:-1], np.uint8)
     for j in range(group):
-        indices += ((codes[..., j] - grid.lo) // grid.step * factors[j]).astype(np.uint8)
-    indices = indices.reshape(step.groups, len(codes) // step.groups, -1)
+        sums += ((codes[..., j] - grid.lo) // grid.step * factors[j]).astype(np.uint8)
+    indices = sums.reshape(step.groups, len(codes) // step.groups, -1)
     lanes = LANES_OF[width]
     half = lanes // 2
     padded = np.zeros((step.groups, round_up(indices.shape[1], lanes), indices.shape[2]), np.uint8)
     padded[:, : indices.shape[1]] = indices
     # Byte 2i is channel i of the lower half of the lanes, byte 2i + 1 of the upper.
     halves = padded.reshape(-1, 2, half, indices.shape[2]).transpose(0, 3, 2, 1)
-    vectors = halves.reshape(len(halves), indices.shape[2], lanes)
+    vectors: NDArray[np.uint8] = halves.reshape(len(halves), indices.shape[2], lanes)
     if width == DEFAULT_ENTRIES:
-        vectors = vectors[:, 0::2] | vectors[:, 1::2] << 4
+        vectors = (vectors[:, 0::2] | vectors[:, 1::2] << 4).astype(np.uint8)
     return np.ascontiguousarray(vectors)
 
 
