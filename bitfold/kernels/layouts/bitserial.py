@@ -72,7 +72,7 @@ def plane_op(grid: Grid) -> PlaneOp:
 
 def weight_planes(step: ConvStep, op: PlaneOp) -> NDArray[np.uint8]:
     """Ones and zeros (planes, O, KH, KW, C) as ``op`` reads them."""
-    grid, codes = step.weight_grid, step.weight.astype(np.int64)
+    grid, codes = step.weight_grid, step.weight.astype(np.int16)
     if op is PlaneOp.AND:
         indices = (codes - grid.lo) // grid.step
         return np.stack([indices >> bit & 1 for bit in range(grid.bits)]).astype(np.uint8)

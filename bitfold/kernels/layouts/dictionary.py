@@ -135,39 +135,45 @@ def num_codes(step: ConvStep, group: int) -> int:
     return int(kernel_h * kernel_w) * pixel_codes(depth, group)
 
 
-def grouped_weights(step: ConvStep, group: int) -> Int64Array:
+def grouped_weights(step: ConvStep, group: int) -> NDArray[np.int16]:
     """Codes (O, KH, KW, groups of channels, group); channels that do not exist take the first."""
     num_out, kernel_h, kernel_w, depth = step.weight.shape
     shape = (num_out, kernel_h, kernel_w, pixel_codes(depth, group), group)
-    filled = np.full((*shape[:3], shape[3] * group), step.weight_grid.lo, np.int64)
+    filled = np.full((*shape[:3], shape[3] * group), step.weight_grid.lo, np.int16)
     filled[..., :depth] = step.weight
     return filled.reshape(shape)
 
 
-def index_panels(step: ConvStep, codes: Int64Array, group: int, width: int) -> NDArray[np.uint8]:
+def index_panels(
+    step: ConvStep, codes: NDArray[np.int16], group: int, width: int
+) -> NDArray[np.uint8]:
     """Layout ``dictionary`` (packing.py): (vectors, window bytes, lanes)."""
     grid = step.weight_grid
-    digits = (codes - grid.lo) // grid.step * grid.levels ** np.arange(group)
-    indices = digits.sum(-1).reshape(step.groups, len(codes) // step.groups, -1).astype(np.uint8)
+    # Below 256: no more than the table has columns.
+    factors = (grid.levels ** np.arange(group)).astype(np.int16)
+    sums: NDArray[np.uint8] = np.zeros(codes.shape[:-1], np.uint8)
+    for j in range(group):
+        sums += ((codes[..., j] - grid.lo) // grid.step * factors[j]).astype(np.uint8)
+    indices = sums.reshape(step.groups, len(codes) // step.groups, -1)
     lanes = LANES_OF[width]
     half = lanes // 2
     padded = np.zeros((step.groups, round_up(indices.shape[1], lanes), indices.shape[2]), np.uint8)
     padded[:, : indices.shape[1]] = indices
     # Byte 2i is channel i of the lower half of the lanes, byte 2i + 1 of the upper.
     halves = padded.reshape(-1, 2, half, indices.shape[2]).transpose(0, 3, 2, 1)
-    vectors = halves.reshape(len(halves), indices.shape[2], lanes)
+    vectors: NDArray[np.uint8] = halves.reshape(len(halves), indices.shape[2], lanes)
     if width == DEFAULT_ENTRIES:
-        vectors = vectors[:, 0::2] | vectors[:, 1::2] << 4
+        vectors = (vectors[:, 0::2] | vectors[:, 1::2] << 4).astype(np.uint8)
     return np.ascontiguousarray(vectors)
 
 
-def _bias(step: ConvStep, dictionary: Dictionary, codes: Int64Array) -> NDArray[np.int32]:
+def _bias(step: ConvStep, dictionary: Dictionary, codes: NDArray[np.int16]) -> NDArray[np.int32]:
     """What is added to factor · Σ entry, modulo 2^32."""
     grid = step.x_grid
     flat = codes.reshape(len(codes), -1)
-    real = step.weight.reshape(len(step.weight), -1).astype(np.int64)
+    real = step.weight.reshape(len(step.weight), -1)
     looked_up = num_codes(step, dictionary.group) * dictionary.least
-    twice = grid.step * (looked_up - dictionary.shift * flat.sum(1))
-    bias = step.bias + grid.lo * real.sum(1) + twice // 2
+    twice = grid.step * (looked_up - dictionary.shift * flat.sum(1, dtype=np.int64))
+    bias = step.bias + grid.lo * real.sum(1, dtype=np.int64) + twice // 2
     wrapped: NDArray[np.int32] = bias.astype(np.uint64).astype(np.uint32).view(np.int32)
     return wrapped
