@@ -19,6 +19,7 @@ DEFAULT: Mapping[str, tuple[Value, ...]] = MappingProxyType(
     {
         "array": tuple(f"{rows}x{cols}" for rows in SIZES for cols in SIZES),
         "lanes": (1, 2, 4, 8, 16, 32),
+        "dataflow": ("os", "ws", "is"),
         "drain": ("shared", "shadow"),
     }
 )
