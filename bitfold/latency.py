@@ -39,7 +39,7 @@ def fpga_latency(spec: NetSpec, *, num_blocks: int, device: str) -> LatencyTable
     """Milliseconds of one array on ``device``; raises UsageError if the device is unknown.
 
     The array is 16x16 PEs of 2-bit operands: a wider operand takes one visit a pair of 2-bit
-    digits, so that 3 and 4 bits cost the same.
+    digits, so that 3 bits compute as long as 4 and only have fewer bytes to move.
     """
 
     def layer_times(graph: IntGraph) -> Times:

@@ -60,7 +60,7 @@ def emit(
     image: ImageOption = None,
     check: CheckOption = None,
 ) -> None:
-    """Write synthesizable Verilog of an array, with a test bench and one real layer.
+    """Write Verilog of an array, tested on one real layer.
 
     The layer's operands come from the integer graph on one image (random by --seed, or --input);
     `make check` in the folder compares every result with them.

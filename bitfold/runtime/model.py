@@ -32,15 +32,15 @@ def file_sha256(path: Path) -> str | None:
 class Model:
     """An integer graph at hand, or one that can be read from its file again.
 
-    ``own`` is the input of another tool's model; ``shapes`` are those of an image and of its
-    result. Both are known without the graph.
+    The own input of another tool's model, and the shapes of an image and of its result, stay known
+    where the graph is let go.
     """
 
     def __init__(self, model: "IntGraph | str | Path") -> None:
         self.path = Path(model) if isinstance(model, str | Path) else None
         self.sha256 = file_sha256(self.path) if self.path else None
         self._graph = None if isinstance(model, str | Path) else model
-        self.own: OwnInput | None = None
+        self._own: OwnInput | None = None
         self._shapes: Shapes | None = None
         if self._graph is not None:
             self._learn(self._graph)
@@ -54,16 +54,21 @@ class Model:
         return self._graph
 
     @property
+    def own(self) -> "OwnInput | None":
+        """What another tool's model takes instead of pixels."""
+        self._know()
+        return self._own
+
+    @property
     def shapes(self) -> Shapes:
         """Shape of an image and of its result."""
-        if self._shapes is None:
-            self._learn(self.graph)
+        self._know()
         assert self._shapes is not None
         return self._shapes
 
-    @shapes.setter
-    def shapes(self, shapes: Shapes) -> None:
-        self._shapes = shapes
+    def take_pixels(self, shapes: Shapes) -> None:
+        """Know, without the graph, that it takes pixels and what its ``shapes`` are."""
+        self._own, self._shapes = None, shapes
 
     def let_go(self) -> None:
         """Forget a graph that can be read again."""
@@ -85,10 +90,14 @@ class Model:
             )
         return graph
 
+    def _know(self) -> None:
+        if self._shapes is None:
+            self._learn(self.graph)
+
     def _learn(self, graph: "IntGraph") -> None:
         from bitfold.ir.own_input import own_input
 
-        self.own = own_input(graph)
+        self._own = own_input(graph)
         self._shapes = graph.input.shape, graph.types[graph.output.name].shape
 
 
@@ -108,7 +117,7 @@ def open_engine(
     key = plan_key(str(model.sha256))
     stored = recall(key, threads=threads) if key else None
     if stored is not None:
-        model.shapes = stored.outline.input.shape, stored.program.output.shape
+        model.take_pixels((stored.outline.input.shape, stored.program.output.shape))
         return Engine(*stored)
     engine = _packed(model, backend, force, threads=threads, tune=tune)
     if key and model.own is None and model.is_unchanged():

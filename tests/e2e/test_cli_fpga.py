@@ -85,6 +85,6 @@ def test_explore_writes_points_and_draws_the_front(folder, tmp_path, run_json):
     assert all(promised <= set(point) for point in fields["points"])
     assert len(output.read_text("utf-8").splitlines()) == 1 + len(fields["points"]) == 25
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert run_json(*line)[1]["resumed"] == 8
+    assert run_json(*line)[1]["resumed"] == 24
     assert fails(*line[:2], "--vary", "lane=1") == 2
     assert fails(*line[:2], "--variant", folder / "net.onnx", "--accuracy", "9") == 2

@@ -34,7 +34,7 @@ def test_a_block_without_a_step_is_refused():
 def test_the_array_takes_four_visits_for_four_bits():
     table = fpga_latency(SPEC, num_blocks=BLOCKS, device="zu3eg")
     for block in table.blocks:
-        assert 0 < block[2] < block[3] == block[4]
+        assert 0 < block[2] < block[3] <= block[4] < 1.02 * block[3]  # the bytes differ alone
         assert block[4] <= 4 * block[2]
     assert table.source == "fpga: zu3eg, estimated"
 
