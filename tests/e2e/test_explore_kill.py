@@ -24,7 +24,8 @@ if __name__ == "__main__":
 """
 KILLS = 2
 AXES = ("--vary", "array=4x4,8x4,4x8,8x8", "--vary", "lanes=1,2,4", "--vary", "drain=shared",
-        "--vary", "dataflow=os", "--vary", "clock_mhz=100,200,300,400", "--vary", "pe=auto,dsp")  # fmt: skip
+        "--vary", "dataflow=os",
+        "--vary", "clock_mhz=100,200,300,400", "--vary", "pe=auto,dsp")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
