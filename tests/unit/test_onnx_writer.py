@@ -91,11 +91,26 @@ def test_versions_are_stamped() -> None:
 
 
 def test_partial_sums_beyond_float32_are_refused() -> None:
-    weight = np.full((1, 1, 1, 600), 127)
+    weight = np.full((1, 1, 1, 9000), 127)
     with pytest.raises(
-        UnsupportedError, match=r"19431000, float32 is exact below 16777216\nnode co"
+        UnsupportedError, match=r"291465000, float32 is exact below 16777216\nnode co"
     ):
         onnx_model(wide_graph(weight))
+
+
+@pytest.mark.parametrize("profile", ["qcdq", "integer", "lowbit"])
+def test_larger_sums_are_added_in_halves(profile: str) -> None:
+    weight = np.random.default_rng(0).integers(100, 128, (3, 1, 1, 700))
+    weight[1:] *= np.int64(-1)
+    weight[2, :, :, ::2] = 1
+    graph = wide_graph(weight, multiplier=1, shift=0)
+    images = pictures(graph, 5)
+    images[0] = 255
+    data = onnx_model(graph, profile=profile)
+    assert run_oracle(graph, images).max() > 2**24
+    for level in LEVELS:
+        assert compare_onnxruntime(graph, data, images, level=level).ok
+    assert to_text(graph_of(data)) == to_text(graph)
 
 
 def test_products_beyond_float64_are_taken_in_int64() -> None:

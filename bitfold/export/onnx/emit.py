@@ -21,7 +21,6 @@ from bitfold.export.onnx.build import (
     EXACT_DOUBLE,
     EXACT_FLOAT,
     FLOAT,
-    INT4,
     OUTPUT,
     UINT8,
     Attribute,
@@ -30,6 +29,7 @@ from bitfold.export.onnx.build import (
 )
 from bitfold.export.onnx.fused import Fused
 from bitfold.export.onnx.notes import note_of
+from bitfold.export.onnx.weights import BASE, halves_of, needs_halves, sum_bound, weight_dtype
 from bitfold.ir.graph import IntGraph
 from bitfold.ir.ops import (
     Add,
@@ -52,20 +52,6 @@ from bitfold.ir.types import IntArray, Shape
 
 Form = Line | Fused
 Json = str | int | float | None | list["Json"] | dict[str, "Json"]
-
-
-def weight_dtype(node: Conv2d | Linear) -> np.dtype[np.generic]:
-    """INT4 where the grid fits, INT8 otherwise; UnsupportedError where that does not either."""
-    grid = node.weight_grid
-    if grid.lo >= -8 and grid.hi <= 7:
-        return INT4
-    if grid.lo < -128 or grid.hi > 127:
-        raise UnsupportedError(
-            f"weights lie on {grid}, int8 ends at -128 … 127",
-            where=f"node {node.name}",
-            todo="Quantize the weights to at most 8 bits with step 1.",
-        )
-    return np.dtype(np.int8)
 
 
 def half_of(shift: int) -> int:
@@ -153,11 +139,14 @@ class Emitter(Builder):
             "Transpose", [self._input], out=tensor_name(node.name), like=like, perm=(0, 3, 1, 2)
         )
 
+    def _side(self, x: str) -> int:
+        """Size of the largest integer in tensor ``x``."""
+        lo, hi = self._range(x)
+        return max(abs(lo), abs(hi))
+
     def _accumulator_type(self, node: Conv2d | Linear) -> ir.DataType:
         """FLOAT where no partial sum reaches 2^24, so that float32 holds all of them exactly."""
-        lo, hi = self._range(node.x)
-        flat = np.abs(node.weight.reshape(len(node.weight), -1)).sum(1)
-        bound = int((flat * max(abs(lo), abs(hi)) + np.abs(node.bias)).max())
+        bound = sum_bound(node.weight, node.bias, side=self._side(node.x))
         if bound < EXACT_FLOAT:
             return FLOAT
         if isinstance(node, Linear) and bound < EXACT_DOUBLE:
@@ -172,6 +161,9 @@ class Emitter(Builder):
         if node.name in self._fused:
             self._fused_conv(node, self._fused[node.name])
             return
+        if needs_halves(node, side=self._side(node.x)):
+            self._conv_in_halves(node)
+            return
         dtype = self._accumulator_type(node)
         weight = node.weight.transpose(0, 3, 1, 2)
         codes = self._weight_codes(node, weight, dtype)
@@ -179,6 +171,27 @@ class Emitter(Builder):
         if node.bias.any():
             inputs.append(self._constant(f"{node.name}.bias", node.bias.astype(np.float32)))
         self._windows(node, inputs, dtype)
+
+    def _conv_in_halves(self, node: Conv2d) -> None:
+        """16·Conv(high) + Conv(low) in float64, where the whole sum passes 2^24."""
+        name, wide = node.name, (DOUBLE, self._shape(node.name))
+        sums = []
+        for part, weight in zip(("high", "low"), halves_of(node.weight), strict=True):
+            codes = weight.transpose(0, 3, 1, 2).astype(np.int8)
+            stored = self._constant(f"{name}.weight.{part}", codes)
+            scale = self._constant(f"{name}.weight.{part}.scale", np.float32(1))
+            out, like = f"{name}.weight.{part}/codes", (FLOAT, codes.shape)
+            inputs = [
+                self._codes(node.x),
+                self._op("DequantizeLinear", [stored, scale], out=out, like=like),
+            ]
+            if part == "low" and node.bias.any():
+                inputs.append(self._constant(f"{name}.bias", node.bias.astype(np.float32)))
+            value = self._windows(node, inputs, FLOAT, out=f"{name}/{part}")
+            sums.append(self._cast(value, DOUBLE, out=f"{name}/{part}/double"))
+        base = self._constant(f"{name}.weight.base", np.float64(BASE))
+        scaled = self._op("Mul", [sums[0], base], out=f"{name}/scaled", like=wide)
+        self._op("Add", [scaled, sums[1]], out=tensor_name(name), like=wide)
 
     def _weight_codes(
         self, node: Conv2d | Linear, weight: IntArray, dtype: ir.DataType

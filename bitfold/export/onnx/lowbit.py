@@ -13,7 +13,8 @@ import onnx_ir as ir
 
 from bitfold.export.onnx.affine import Line
 from bitfold.export.onnx.build import FLOAT, LOWBIT, tensor_name
-from bitfold.export.onnx.emit import Emitter, Form, weight_dtype
+from bitfold.export.onnx.emit import Emitter, Form
+from bitfold.export.onnx.weights import weight_dtype
 from bitfold.ir.graph import IntGraph
 from bitfold.ir.grid import Grid
 from bitfold.ir.ops import Conv2d, Linear, Thresholds

@@ -40,6 +40,7 @@ from bitfold.export.onnx.reading import (
     one_of,
     pair_of,
 )
+from bitfold.export.onnx.weights import BASE
 from bitfold.ir import (
     Accumulator,
     Add,
@@ -107,7 +108,15 @@ def _bias(file: OnnxFile, name: str, count: int) -> IntArray:
 
 
 def _weight(file: OnnxFile, name: str) -> IntArray:
-    """Codes as they are stored; where their lowest is, too, indices in units of the scale."""
+    """Codes as they are stored; where their lowest is, too, indices in units of the scale.
+
+    Two stored halves are put together.
+    """
+    if f"{name}.weight.high" in file.constants:
+        high, low = file.integers(f"{name}.weight.high"), file.integers(f"{name}.weight.low")
+        if high.shape != low.shape:
+            raise damaged(f"halves {high.shape} and {low.shape}", where=f"node {name}")
+        return high * BASE + low
     stored = file.integers(f"{name}.weight")
     if f"{name}.weight.lo" not in file.constants:
         return stored
@@ -118,7 +127,8 @@ def _weight(file: OnnxFile, name: str) -> IntArray:
 
 
 def _conv(reading: Reading, name: str, facts: Facts) -> Conv2d:
-    file, where, node = reading.file, f"node {name}", tensor_name(name)
+    file, where = reading.file, f"node {name}"
+    node = f"{name}/high" if f"{name}.weight.high" in file.constants else tensor_name(name)
     weight = _weight(file, name)
     if weight.ndim != 4:
         raise damaged(f"weight of shape {weight.shape}", where=where)
