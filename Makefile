@@ -119,7 +119,7 @@ neon: $(VENV)/.installed-dev
 
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -e '.[fuzz]'
-	for loader in onnx checkpoint; do \
+	for loader in onnx checkpoint published; do \
 	  $(BIN)/python -m tests.fuzz.fuzz_loaders $$loader --corpus $(FUZZ_DIR)/$$loader \
 	    -artifact_prefix=$(FUZZ_DIR)/ -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done

@@ -2,13 +2,15 @@
 
     python -m tests.fuzz.fuzz_loaders onnx       --corpus FOLDER -max_total_time=3600
     python -m tests.fuzz.fuzz_loaders checkpoint --corpus FOLDER -max_total_time=3600
+    python -m tests.fuzz.fuzz_loaders published  --corpus FOLDER -max_total_time=3600
 
 Arguments that the script does not know are libFuzzer's. A loader may raise InputError,
 UnsupportedError, UsageError or GraphError and nothing else, must come back within 5 s, stay below
 2 GB and write nothing; what does otherwise is saved by libFuzzer as `crash-…`, `timeout-…` or
 `oom-…`, and becomes a test. Half of the mutations are of bytes, half of fields: a node dropped or
 doubled, an edge bent, a number made extreme, a checkpoint's pickle changed inside an archive that
-stays whole.
+stays whole. For published checkpoints the bytes choose which tensors of a sound one are changed,
+and how.
 """
 
 import argparse
@@ -18,16 +20,27 @@ import random
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import atheris
+import torch
 
 with atheris.instrument_imports(include=["bitfold"]):
     import onnx
 
     from bitfold.errors import GraphError, InputError, UnsupportedError, UsageError
     from bitfold.export import fold_network, onnx_model, read_onnx, survey_onnx
-    from bitfold.models import NetSpec, Preprocessing, load_checkpoint, new_network, save_checkpoint
+    from bitfold.models import (
+        NetSpec,
+        Preprocessing,
+        PublishedPreprocessing,
+        load_checkpoint,
+        new_network,
+        save_checkpoint,
+    )
+    from bitfold.models.published import PublishedOptions
 
 from tests.foreign_models import Maker
 
@@ -137,9 +150,72 @@ def bend_archive(data: bytes, chance: random.Random) -> bytes:
     return stream.getvalue()
 
 
+PUBLISHED = Path(__file__).parents[1] / "data" / "published"
+SHAPES = ((32, 32, 3), (224, 224, 3), (1, 1, 3), (7, 5, 1))
+
+
+def published_seeds() -> list[bytes]:
+    """Each checkpoint with 0 … 3 tensors bent; numbers are taken from the end of the bytes."""
+    return [bytes([*range(9), i, 1, 0, i]) for i in range(len(published_files()))]
+
+
+@cache
+def published_files() -> list[Path]:
+    """The checkpoints that the papers' own code wrote."""
+    return sorted(path for path in PUBLISHED.iterdir() if ".pth" in path.name)
+
+
+@cache
+def published_content(index: int) -> dict[str, object]:
+    """What ``torch.load`` gives for one of them."""
+    content: dict[str, object] = torch.load(published_files()[index], weights_only=True)
+    return content
+
+
+def bent_checkpoint(data: bytes, path: Path) -> PublishedOptions:
+    """Write a published checkpoint with the changes that ``data`` chooses; options to read it."""
+    choose = atheris.FuzzedDataProvider(data)
+    content = dict(published_content(choose.ConsumeIntInRange(0, len(published_files()) - 1)))
+    nested = next((key for key in ("state_dict", "model") if key in content), None)
+    tensors = dict(content if nested is None else content[nested])
+    shape = SHAPES[choose.ConsumeIntInRange(0, len(SHAPES) - 1)]
+    genome = choose.PickValueInList([None, (0,) * 17, (3,) * 17, (-1,), (9,) * 17])
+    for _ in range(choose.ConsumeIntInRange(0, 4)):
+        name = choose.PickValueInList(sorted(tensors))
+        other = choose.PickValueInList(sorted(tensors))
+        _bend_tensor(tensors, choose, name=name, other=other)
+    torch.save(tensors if nested is None else {**content, nested: tensors}, path)
+    numbers = (0.5,) * shape[2]
+    return PublishedOptions(shape, PublishedPreprocessing(numbers, numbers), genome=genome)
+
+
+def _bend_tensor(
+    tensors: dict[str, object], choose: atheris.FuzzedDataProvider, *, name: str, other: str
+) -> None:
+    tensor = tensors[name]
+    if not isinstance(tensor, torch.Tensor):
+        tensors[name] = choose.PickValueInList([None, "text", -1, float("nan"), {}, []])
+        return
+    kind, extreme = choose.ConsumeIntInRange(0, 7), choose.ConsumeFloat()
+    changes: tuple[Callable[[], object], ...] = (
+        lambda: torch.full_like(tensor, extreme) if tensor.is_floating_point() else tensor + 1,
+        lambda: tensor.flatten()[: choose.ConsumeIntInRange(0, 9)],
+        lambda: tensor.to(choose.PickValueInList([torch.int8, torch.float16, torch.complex64])),
+        lambda: tensors[other],
+        lambda: tensor.unsqueeze(0).expand(choose.ConsumeIntInRange(0, 300), *tensor.shape),
+        lambda: -tensor,
+        lambda: extreme,
+    )
+    if kind == len(changes):
+        tensors.pop(name)
+        return
+    tensors[name] = changes[kind]()
+
+
 LOADERS = {
     "onnx": (".onnx", (read_onnx, survey_onnx), onnx_seeds, bend_model),
     "checkpoint": (".pt", (load_checkpoint,), checkpoint_seeds, bend_archive),
+    "published": (".pth", (load_checkpoint,), published_seeds, None),
 }
 
 
@@ -156,16 +232,21 @@ def main() -> None:
     path = Path(tempfile.mkdtemp()) / f"input{suffix}"
 
     def test_one_input(data: bytes) -> None:
-        path.write_bytes(data)
-        for load in loads:
+        if bend is None:
+            options = bent_checkpoint(data, path)
             with contextlib.suppress(*EXPECTED):
-                load(path)
+                load_checkpoint(path, published=options)
+        else:
+            path.write_bytes(data)
+            for load in loads:
+                with contextlib.suppress(*EXPECTED):
+                    load(path)
         left = [found.name for found in path.parent.iterdir()]
         assert left == [path.name], f"a loader wrote {left}"
 
     def mutate(data: bytes, max_size: int, seed: int) -> bytes:
         chance = random.Random(seed)
-        if chance.random() < 0.5:
+        if bend is not None and chance.random() < 0.5:
             # What is no model any more has no fields to bend.
             with contextlib.suppress(Exception):
                 return bend(data, chance)[:max_size]
