@@ -153,6 +153,7 @@ def bend_archive(data: bytes, chance: random.Random) -> bytes:
 
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "published"
+FLOATS = [0.0, -1.0, 1e-45, 1e-20, 3e38, float("inf"), float("nan")]
 SHAPES = ((32, 32, 3), (224, 224, 3), (1, 1, 3), (7, 5, 1))
 
 
@@ -198,7 +199,8 @@ def _bend_tensor(
     if not isinstance(tensor, torch.Tensor):
         tensors[name] = choose.PickValueInList([None, "text", -1, float("nan"), {}, []])
         return
-    kind, extreme = choose.ConsumeIntInRange(0, 7), choose.ConsumeFloat()
+    kind = choose.ConsumeIntInRange(0, 7)
+    extreme = choose.PickValueInList(FLOATS)
     changes: tuple[Callable[[], object], ...] = (
         lambda: torch.full_like(tensor, extreme) if tensor.is_floating_point() else tensor + 1,
         lambda: tensor.flatten()[: choose.ConsumeIntInRange(0, 9)],

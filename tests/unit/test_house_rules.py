@@ -181,6 +181,11 @@ def test_decision_records_are_numbered_without_a_gap():
     assert len(adrs()) >= 9
 
 
+def test_the_index_lists_every_decision() -> None:
+    index = (ROOT / "docs" / "index.md").read_text("utf-8")
+    assert [path.name for path in adrs() if f"(adr/{path.name})" not in index] == []
+
+
 @pytest.mark.parametrize("path", adrs(), ids=lambda p: p.stem)
 def test_a_decision_record_has_the_one_form(path):
     lines = path.read_text(encoding="utf-8").splitlines()
