@@ -56,7 +56,9 @@ def pack_step(step: Step, row: Row) -> PackedStep:
         case ThresholdStep() | RescaleStep():
             return _pack_lanewise(step)
         case AddStep():
-            return _plain(step.a, step.out, {"y": step.b.offset, "count": step.out.num_elements})
+            starts = {"x_start": step.a_start, "y_start": step.b_start}
+            other = {"y": step.b.offset, "y_c": step.b.shape[-1]}
+            return _plain(step.a, step.out, starts | other)
         case MaxPoolStep():
             top, left, _, _ = step.padding
             return _plain(step.x, step.out, _window(step) | {"top": top, "left": left})
@@ -64,8 +66,9 @@ def pack_step(step: Step, row: Row) -> PackedStep:
             codes = {"x_lo": step.x_lo, "x_step": step.x_step}
             return _plain(step.x, step.out, _window(step) | codes)
         case CopyStep():
-            sizes = {"x_start": step.x_start, "out_start": step.out_start, "count": step.count}
-            return _plain(step.x, step.out, sizes)
+            starts = {"x_start": step.x_start, "out_start": step.out_start}
+            counts = {"count": step.count, "repeats": step.repeats}
+            return _plain(step.x, step.out, starts | counts)
         case DequantizeStep():
             scale = np.ascontiguousarray(step.scale, dtype=np.float32)
             return _plain(step.x, step.out, {"scale": scale})

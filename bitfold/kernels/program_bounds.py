@@ -122,9 +122,11 @@ def _lanewise(checked: _Checked) -> None:
 
 
 def _add(checked: _Checked) -> None:
-    count = checked.step.size("count")
-    for place in checked.step.sizes("x y out"):
-        checked.lies(place, 4 * count)
+    c, o, y_c, x_start, y_start = checked.step.sizes("c o y_c x_start y_start")
+    pixels = checked.step.size("oh") * checked.step.size("ow")
+    for place, channels in zip(checked.step.sizes("x y out"), (c, y_c, o), strict=True):
+        checked.lies(place, 4 * pixels * channels)
+    _require(x_start + o <= c and y_start + o <= y_c, "channels that do not exist")
 
 
 def _pool(checked: _Checked) -> None:
@@ -149,8 +151,9 @@ def _copy(checked: _Checked) -> None:
     h, w, c, o, out = checked.step.sizes("h w c o out")
     checked.reads_image()
     checked.lies(out, h * w * o * checked.element_bytes())
-    x_start, out_start, count = checked.step.sizes("x_start out_start count")
-    _require(x_start + count <= c and out_start + count <= o, "channels that do not exist")
+    x_start, out_start, count, repeats = checked.step.sizes("x_start out_start count repeats")
+    fits = x_start + count <= c and out_start + count * repeats <= o
+    _require(fits, "channels that do not exist")
 
 
 def _dequantize(checked: _Checked) -> None:

@@ -97,12 +97,14 @@ class RescaleStep:
 
 @dataclass(frozen=True, slots=True)
 class AddStep:
-    """out = a + b, all i32."""
+    """Channels ``a_start …`` of a plus ``b_start …`` of b, as many as out has; all i32."""
 
     name: str
     a: Buffer
     b: Buffer
     out: Buffer
+    a_start: int = 0
+    b_start: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,10 @@ class SumPoolStep:
 
 @dataclass(frozen=True, slots=True)
 class CopyStep:
-    """Channels ``x_start … x_start+count−1`` of x → channels ``out_start …`` of out; same kind."""
+    """Channels ``x_start … x_start+count−1`` of x → channels ``out_start …`` of out; same kind.
+
+    ``repeats`` copies lie one behind the other.
+    """
 
     name: str
     x: Buffer
@@ -140,6 +145,7 @@ class CopyStep:
     x_start: int
     out_start: int
     count: int
+    repeats: int = 1
 
 
 @dataclass(frozen=True, slots=True)

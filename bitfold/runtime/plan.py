@@ -1,8 +1,9 @@
 """Lowering: an integer graph becomes steps over an arena.
 
-Fused into one step: Conv2d or Linear with the Thresholds or the Rescale behind it, and with the Add
-behind that, where nobody else reads what lies between. Reshape costs nothing: the same bytes under
-another shape. Everything else is a step of its own.
+Fused into one step: Conv2d or Linear with the Thresholds or the Rescale behind it, and any Rescale
+with the Add behind that, where nobody else reads what lies between; what the other side of such an
+Add needs is lowered before. An Add reads slices of channels where they lie. Reshape costs nothing:
+the same bytes under another shape. Everything else is a step of its own.
 """
 
 from collections.abc import Mapping
@@ -34,6 +35,7 @@ from bitfold.ir import (
     SumPool2d,
     TensorType,
     Thresholds,
+    inputs_of,
 )
 from bitfold.kernels.steps import (
     AddStep,
@@ -137,14 +139,16 @@ class _Lowering:
 
     def __init__(self, graph: IntGraph) -> None:
         self.graph = graph
+        self.nodes = {node.name: node for node in graph.nodes}
         self.steps: list[Step] = []
         self.tensors: dict[str, PlannedTensor] = {}
         self.end = 0
-        self.fused: set[str] = set()
+        self.windows: dict[str, tuple[Buffer, int]] = {}  # slices that only Adds read, not copied
+        self.done: set[str] = set()  # lowered, or fused into what is being lowered
 
     def run(self) -> Plan:
         for node in self.graph.nodes:
-            if node.name not in self.fused:
+            if node.name not in self.done:
                 self.lower(node)
         image = self.tensors[self.graph.input.name].buffer
         return Plan(tuple(self.steps), image, self.end, MappingProxyType(self.tensors))
@@ -163,7 +167,18 @@ class _Lowering:
         return buffer
 
     def place(self, name: str) -> Buffer:
+        if name not in self.tensors and name in self.windows:
+            x, start = self.windows[name]
+            self.copy(self.nodes[name], x, start)
         return self.tensors[name].buffer
+
+    def window(self, name: str) -> tuple[Buffer, int]:
+        """Where the channels of ``name`` lie, and the first of them."""
+        return self.windows[name] if name in self.windows else (self.place(name), 0)
+
+    def copy(self, node: Node, x: Buffer, start: int) -> None:
+        count = self.graph.types[node.name].shape[-1]
+        self.steps.append(CopyStep(node.name, x, self.define(node), start, 0, count))
 
     def codes(self, name: str) -> tuple[int, int]:
         """(lo, step) of a tensor's grid; (0, 1) for plain integers."""
@@ -186,6 +201,7 @@ class _Lowering:
         return readers[0] if len(readers) == 1 and isinstance(readers[0], kind) else None
 
     def lower(self, node: Node) -> None:
+        self.done.add(node.name)
         match node:
             case Quantize():
                 self.define(node)
@@ -208,19 +224,45 @@ class _Lowering:
         rescale = self.sole_reader(node, Rescale)
         if rescale is None:
             return ToAccumulators(), node
+        self.done.add(rescale.name)
+        return self.wide_epilogue(rescale)
+
+    def wide_epilogue(self, rescale: Rescale) -> tuple[ToWide, Node]:
+        """``rescale``, with the Add behind it where the other side is there or can be.
+
+        Of two rescales that are added, the later one adds.
+        """
         addition = self.sole_reader(rescale, Add)
         if addition is None or addition.a == addition.b:
             return wide_rule(rescale), rescale
         other = addition.b if addition.a == rescale.name else addition.a
-        if other not in self.tensors:
+        missing = self.missing(other)
+        if missing is None or (missing and isinstance(self.nodes[other], Rescale)):
             return wide_rule(rescale), rescale
-        self.fused.add(rescale.name)
+        for node in missing:
+            if node.name not in self.done:
+                self.lower(node)
+        self.done.add(addition.name)
         return wide_rule(rescale, add=as_image(self.place(other))), addition
+
+    def missing(self, name: str) -> list[Node] | None:
+        """What has to be lowered for tensor ``name``, in order; None where that is under way."""
+        wanted, seen = [name], {name}
+        while wanted:
+            current = wanted.pop()
+            if current in self.tensors or current in self.windows:
+                continue
+            if current in self.done:
+                return None
+            fresh = [x for x in inputs_of(self.nodes[current]) if x not in seen]
+            seen.update(fresh)
+            wanted.extend(fresh)
+        return [node for node in self.graph.nodes if node.name in seen - self.tensors.keys()]
 
     def lower_products(self, node: Conv2d | Linear) -> None:
         x = self.tensors[node.x]
         epilogue, result = self.epilogue(node)
-        self.fused.add(result.name)
+        self.done.add(result.name)
         image = isinstance(node, Conv2d)
         grid = node.weight_grid
         if x.grid is None or grid.lo < -128 or grid.hi > 127:
@@ -247,12 +289,13 @@ class _Lowering:
     def lower_elementwise(self, node: Thresholds | Rescale | Add | Dequantize) -> None:
         match node:
             case Add():
-                a, b = self.place(node.a), self.place(node.b)
-                self.steps.append(AddStep(node.name, a, b, self.define(node)))
+                (a, a_start), (b, b_start) = self.window(node.a), self.window(node.b)
+                self.steps.append(AddStep(node.name, a, b, self.define(node), a_start, b_start))
             case Rescale():
                 x, codes = self.place(node.x), self.codes(node.x)
-                out = self.define(node)
-                self.steps.append(RescaleStep(node.name, x, out, wide_rule(node), *codes))
+                wide, result = self.wide_epilogue(node)
+                out = self.define(result)
+                self.steps.append(RescaleStep(node.name, x, out, wide, *codes))
             case Thresholds():
                 x = self.integers(node.x, node.name)
                 rule = index_rule(node, self.graph.types[node.x])
@@ -278,18 +321,28 @@ class _Lowering:
             x = self.tensors[node.x]
             self.tensors[node.name] = replace(x, buffer=replace(x.buffer, shape=node.shape))
             return
-        out = self.define(node)
         if isinstance(node, Slice):
-            count = node.stop - node.start
-            self.steps.append(CopyStep(node.name, self.place(node.x), out, node.start, 0, count))
+            self.lower_slice(node)
+            return
+        parts, out = [self.place(x) for x in node.xs], self.define(node)
+        if len(set(node.xs)) == 1:
+            count = parts[0].shape[-1]
+            self.steps.append(CopyStep(node.name, parts[0], out, 0, 0, count, len(parts)))
             return
         start = 0
-        for i, part in enumerate(map(self.place, node.xs)):
+        for i, part in enumerate(parts):
             count = part.shape[-1]
             self.steps.append(CopyStep(f"{node.name}.{i}", part, out, 0, start, count))
             start += count
         tensor = self.tensors[node.name]
         self.tensors[node.name] = replace(tensor, ready=len(self.steps) - 1)
+
+    def lower_slice(self, node: Slice) -> None:
+        x, readers = self.place(node.x), self.graph.consumers(node.name)
+        if x.kind == "i32" and readers and all(isinstance(reader, Add) for reader in readers):
+            self.windows[node.name] = (x, node.start)
+        else:
+            self.copy(node, x, node.start)
 
 
 def result_scales(tensor: TensorType) -> "np.typing.NDArray[np.float32]":

@@ -121,7 +121,8 @@ def expected_output(step: Step, arena: np.ndarray) -> np.ndarray:  # noqa: C901 
             codes = step.x_lo + step.x_step * wide if step.x.kind == "u8" else wide
             result = finish(codes, step.epilogue, arena)
         case AddStep():
-            result = wide + view(arena, step.b)
+            b, count = view(arena, step.b), step.out.shape[-1]
+            result = wide[..., step.a_start :][..., :count] + b[..., step.b_start :][..., :count]
         case MaxPoolStep():
             result = windows(wide, step, np.iinfo(np.int64).min).max(2)
         case SumPoolStep():
@@ -130,7 +131,8 @@ def expected_output(step: Step, arena: np.ndarray) -> np.ndarray:  # noqa: C901 
         case CopyStep():
             result = view(arena, step.out).copy()
             taken = x[..., step.x_start : step.x_start + step.count]
-            result[..., step.out_start : step.out_start + step.count] = taken
+            end = step.out_start + step.repeats * step.count
+            result[..., step.out_start : end] = np.concatenate([taken] * step.repeats, -1)
         case DequantizeStep():
             result = x.astype(np.float32) * step.scale
     return result.reshape(step.out.shape).astype(DTYPES[step.out.kind])

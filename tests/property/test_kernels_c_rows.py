@@ -249,6 +249,20 @@ def test_an_add_row_equals_the_slow_step(row, count):
           arena_bytes=places.arena_bytes)  # fmt: skip
 
 
+@rows_of("add")
+@given(count=st.integers(1, 40), pixels=st.integers(1, 9),
+       starts=st.tuples(*[st.integers(0, 20)] * 2),
+       behind=st.tuples(*[st.integers(0, 3)] * 2))  # fmt: skip
+def test_an_add_row_takes_windows_of_channels(row, count, pixels, starts, behind):
+    places = Places()
+    a, b = (places.buffer((pixels, 1, start + count + more), "i32")
+            for start, more in zip(starts, behind, strict=True))  # fmt: skip
+    out = places.buffer((pixels, 1, count), "i32")
+    inputs = [(a, -(2**30), 2**30), (b, -(2**30), 2**30 - 1)]
+    check([AddStep("add", a, b, out, *starts)], (a, inputs), force=row.symbol,
+          arena_bytes=places.arena_bytes)  # fmt: skip
+
+
 @rows_of("maxpool")
 @given(geometry=conv_geometries(), kind=st.sampled_from(("u8", "i32")))
 def test_a_max_pool_row_equals_the_slow_step(row, geometry, kind):
@@ -287,9 +301,9 @@ def test_a_sum_pool_row_equals_the_slow_step(row, geometry, kind):
 def test_a_copy_row_moves_its_channels_and_no_others(row, kind):
     places = Places()
     x, out = places.buffer((3, 2, 7), kind), places.buffer((3, 2, 9), kind)
-    step = CopyStep("copy", x, out, 2, 4, 3)
-    inputs = [(x, 0, 255), (out, 0, 255)]
-    check([step], (x, inputs), force=row.symbol, arena_bytes=places.arena_bytes)
+    for step in (CopyStep("copy", x, out, 2, 4, 3), CopyStep("copy", x, out, 5, 1, 2, repeats=4)):
+        inputs = [(x, 0, 255), (out, 0, 255)]
+        check([step], (x, inputs), force=row.symbol, arena_bytes=places.arena_bytes)
 
 
 @rows_of("dequantize")

@@ -15,6 +15,7 @@ from bitfold.ir import (
     Quantize,
     Rescale,
     Reshape,
+    Slice,
     Thresholds,
     run_oracle,
 )  # fmt: skip
@@ -98,6 +99,52 @@ def test_the_later_of_two_convolutions_adds_whatever_the_order_of_rescales():
     ]
     graph = IntGraph.of([*nodes, *wide_tail("sum")])
     assert [name for _, name in kinds(graph)] == ["a", "b", "p", "fc", "logits"]
+    assert is_right(graph)
+
+
+def test_the_other_side_of_an_addition_is_lowered_before():
+    nodes = [
+        IMAGE, conv("a"), rescale("r", "a"), conv("b"), rescale("s", "b"),
+        Slice("left", "r", 0, 1), Slice("right", "r", 1, 2), Add("both", "left", "right"),
+        Concat("twice", ("both", "both")), Add("sum", "s", "twice"),
+    ]  # fmt: skip
+    graph = IntGraph.of([*nodes, *wide_tail("sum")])
+    assert kinds(graph)[:4] == [
+        ("ConvStep", "a"), ("AddStep", "both"), ("CopyStep", "twice"), ("ConvStep", "b"),
+    ]  # fmt: skip
+    added, copied = plan_graph(graph).steps[1:3]
+    assert (added.a_start, added.b_start, added.a) == (0, 1, added.b)
+    assert copied.repeats == 2
+    assert is_right(graph)
+
+
+def test_a_slice_that_is_added_behind_a_convolution_is_copied():
+    nodes = [
+        IMAGE, conv("a"), rescale("r", "a"), conv("b"), rescale("s", "b"), Concat("two", ("r", "r")),
+        Slice("part", "two", 1, 3), Add("sum", "part", "s"),
+    ]  # fmt: skip
+    graph = IntGraph.of([*nodes, *wide_tail("sum")])
+    assert ("CopyStep", "part") in kinds(graph)
+    assert not any(kind == "AddStep" for kind, _ in kinds(graph))
+    assert is_right(graph)
+
+
+def test_a_rescale_of_the_stream_is_fused_with_its_addition():
+    nodes = [
+        IMAGE, conv("a"), rescale("r", "a"), rescale("t", "r"), Add("sum", "t", "r"),
+    ]  # fmt: skip
+    graph = IntGraph.of([*nodes, *wide_tail("sum")])
+    assert kinds(graph)[:3] == [("ConvStep", "a"), ("RescaleStep", "t"), ("ThresholdStep", "p")]
+    assert is_right(graph)
+
+
+def test_two_rescales_that_wait_for_each_other():
+    nodes = [
+        IMAGE, conv("a"), rescale("r", "a"), thresholds("u", "r"), conv("b", "u"),
+        rescale("s", "b"), rescale("v", "r"), Add("sum", "v", "s"),
+    ]  # fmt: skip
+    graph = IntGraph.of([*nodes, *wide_tail("sum")])
+    assert ("AddStep", "sum") not in kinds(graph)
     assert is_right(graph)
 
 

@@ -1,4 +1,4 @@
-/* Channels x_start … x_start + count - 1 of x -> channels out_start … of out. */
+/* Channels x_start … x_start + count - 1 of x -> channels out_start … of out, `repeats` times. */
 #include <string.h>
 
 #include "generic/share.h"
@@ -13,6 +13,10 @@ void bf_copy_dense__scalar(const bf_step *restrict step, uint8_t *restrict arena
   uint8_t *out = arena + step->out + step->out_start * element;
   const bf_span pixels = bf_part(step->h * step->w, share);
   for (size_t pixel = pixels.begin; pixel < pixels.end; pixel++) {
-    memcpy(out + pixel * step->o * element, x + pixel * step->c * element, step->count * element);
+    const uint8_t *from = x + pixel * step->c * element;
+    uint8_t *to = out + pixel * step->o * element;
+    for (size_t i = 0; i < step->repeats; i++) {
+      memcpy(to + i * step->count * element, from, step->count * element);
+    }
   }
 }

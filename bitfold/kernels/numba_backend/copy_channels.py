@@ -11,8 +11,11 @@ T = TypeVar("T", np.uint8, np.int32)
 
 
 @jit
-def copy_channels(x: NDArray[T], out: NDArray[T], x_start: int, out_start: int, count: int) -> None:
-    """out[m, out_start + c] = x[m, x_start + c] for c < count; x (M, C), out (M, C')."""
+def copy_channels(
+    x: NDArray[T], out: NDArray[T], x_start: int, out_start: int, count: int, repeats: int
+) -> None:
+    """out[m, out_start + i·count + c] = x[m, x_start + c], c < count, i < repeats; (M, C) each."""
     for m in range(x.shape[0]):
-        for c in range(count):
-            out[m, out_start + c] = x[m, x_start + c]
+        for i in range(repeats):
+            for c in range(count):
+                out[m, out_start + i * count + c] = x[m, x_start + c]

@@ -151,13 +151,15 @@ def _bind_rows(step: ThresholdStep | AddStep | CopyStep | DequantizeStep, symbol
                 view_part(arena, step.x, share), rule, view_part(arena, step.out, share)
             )
         case AddStep():
+            starts = (step.a_start, step.b_start)
             return lambda arena, share: kernel(
-                view_part(arena, step.a, share).ravel(),
-                view_part(arena, step.b, share).ravel(),
-                view_part(arena, step.out, share).ravel(),
+                view_part(arena, step.a, share),
+                view_part(arena, step.b, share),
+                view_part(arena, step.out, share),
+                *starts,
             )
         case CopyStep():
-            span = (step.x_start, step.out_start, step.count)
+            span = (step.x_start, step.out_start, step.count, step.repeats)
             return lambda arena, share: kernel(
                 view_part(arena, step.x, share), view_part(arena, step.out, share), *span
             )

@@ -22,6 +22,14 @@ static inline size_t bf_block_lanes(const bf_step *restrict step, size_t lane) {
   return left < BF_LANES ? left : BF_LANES;
 }
 
+enum { BF_STRIP_ELEMENTS = 8192 };
+
+/* Pixels that vector forms finish block by block before they go on: few enough to stay in cache. */
+static inline size_t bf_strip_pixels(const bf_step *restrict step) {
+  const size_t pixels = BF_STRIP_ELEMENTS / step->c;
+  return pixels ? pixels : 1;
+}
+
 static inline void bf_finish_tensor(const bf_step *restrict step, uint8_t *arena,
                                     const bf_share *restrict share) {
   const bf_span pixels = bf_part(step->h * step->w, share);

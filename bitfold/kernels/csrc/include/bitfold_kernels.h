@@ -144,7 +144,8 @@ struct bf_step {
   size_t h, w, c;                /* input */
   size_t oh, ow, o;              /* output */
   size_t kernel_h, kernel_w, stride_h, stride_w, top, left;
-  size_t x_start, out_start, count; /* copy */
+  size_t x_start, y_start, y_c;     /* add: first channels, channels of y */
+  size_t out_start, count, repeats; /* copy: channels from x_start on, so many times */
   int32_t x_lo, x_step;             /* code = x_lo + x_step * index */
 
   /* convolutions; the sizes are per group */

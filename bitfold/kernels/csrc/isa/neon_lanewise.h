@@ -1,4 +1,4 @@
-/* NEON form of generic/lanewise.h: a block's constants are loaded once for all pixels. */
+/* NEON form of generic/lanewise.h: a block's constants are loaded once for a strip of pixels. */
 #ifndef BITFOLD_NEON_LANEWISE_H
 #define BITFOLD_NEON_LANEWISE_H
 
@@ -17,8 +17,7 @@ BF_INLINE void bf_finish_indices(const bf_step *step, uint8_t *arena, bf_rows ro
   }
 }
 
-BF_INLINE void bf_finish_tensor_neon(const bf_step *step, uint8_t *arena, const bf_share *share) {
-  const bf_span pixels = bf_part(step->h * step->w, share);
+BF_INLINE void bf_finish_strip(const bf_step *step, uint8_t *arena, bf_span pixels) {
   const size_t first = pixels.begin * step->c;
   for (size_t lane = 0; lane < step->c; lane += BF_LANES) {
     const bf_rows rows = {.acc = (const int32_t *)(const void *)(arena + step->x) + first + lane,
@@ -32,6 +31,15 @@ BF_INLINE void bf_finish_tensor_neon(const bf_step *step, uint8_t *arena, const 
     } else {
       bf_finish_indices(step, arena, rows);
     }
+  }
+}
+
+BF_INLINE void bf_finish_tensor_neon(const bf_step *step, uint8_t *arena, const bf_share *share) {
+  const bf_span pixels = bf_part(step->h * step->w, share);
+  const size_t strip = bf_strip_pixels(step);
+  for (size_t begin = pixels.begin; begin < pixels.end; begin += strip) {
+    const size_t left = pixels.end - begin;
+    bf_finish_strip(step, arena, (bf_span){begin, begin + (left < strip ? left : strip)});
   }
 }
 
