@@ -22,6 +22,7 @@ from bitfold.fpga_sim.synthesis import COMMAND, PINNED, Unit, synthesise, yosys_
 
 OUTPUT = Path("benchmarks/results/fpga_calibration.json")
 BATCH = 12
+LARGE, LARGE_BATCH = ("array", "top", "large array"), 4
 OPEN = "<!-- benchmarks/fpga_calibration.py --page writes what follows -->"
 CLOSE = "<!-- up to here -->"
 # Smaller errors are in the output file alone.
@@ -52,7 +53,7 @@ def measure(path: Path) -> None:
     known = read(path)
     for group, units in plan().items():
         missing = [unit for unit in units if unit.key not in known]
-        for batch in batches(missing, 1 if group in ("array", "top") else BATCH):
+        for batch in batches(missing, LARGE_BATCH if group in LARGE else BATCH):
             started = time.monotonic()
             for unit, cells in zip(batch, synthesise(batch), strict=True):
                 known[unit.key] = {"group": group, "key": unit.key, "cells": cells.to_dict()}

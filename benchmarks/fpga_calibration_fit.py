@@ -12,6 +12,7 @@ from bitfold.fpga_sim.block_memory import memory_cells
 from bitfold.fpga_sim.parts import (
     accumulator_memory,
     array_cost,
+    array_standing,
     control_cost,
     design_parts,
     pe_cost,
@@ -29,7 +30,11 @@ STANDINGS = (
     "moving",
     "lanes",
     "fitted",
+    "fitted wide",
+    "fitted unsigned",
     "array",
+    "wide array",
+    "popcount array",
     "moving array",
     "control",
     "threshold",
@@ -69,7 +74,7 @@ def left_out(rows: tuple[Dot, ...], what: str) -> list[Row]:
         share = row.operands.per_bit(row.lanes, what) * row.acc
         found.append(error_row("leave one out", described(row), what,
                                round(row.value(what) + share), round(dot + share),
-                               standing="left out"))  # fmt: skip
+                               standing=row.operands.fitted_class))  # fmt: skip
     return found
 
 
@@ -132,8 +137,7 @@ def compare_cost(run: dict) -> list[Row]:
     """A whole array, controller or threshold unit."""
     unit = Unit.parse(run["key"])
     design = Design.from_parameters(unit.design_parameters)
-    standing = {"bf_array_os": "array", "bf_array_ws": "moving array",
-                "bf_threshold": "threshold"}.get(unit.module, "control")  # fmt: skip
+    standing = array_standing(design) if "array" in unit.module else unit.module.split("_")[1]
     if design.thresholds is not None:
         cost = threshold_cost(design.thresholds, design.acc_bits)
     else:
@@ -141,7 +145,7 @@ def compare_cost(run: dict) -> list[Row]:
     cells = run["cells"]
     found = {"lut": (cells["lut"] + cells["lutram"], cost.lut),
              "lc": (cells["lc"] + cells["lutram"], cost.lc), "ff": (cells["ff"], cost.ff),
-             "dsp": (cells["dsp"], cost.dsp),
+             "dsp": (cells["dsp"], cost.dsp), "carry4": (cells["carry4"], cost.carry4),
              "ramb18": (halves(cells), cost.ramb18 + 2 * cost.ramb36)}  # fmt: skip
     return [error_row(run["group"], run["key"], what, *pair, standing=standing)
             for what, pair in found.items()]  # fmt: skip
@@ -175,7 +179,7 @@ def compare_top(run: dict) -> list[Row]:
 COMPARE: Mapping[str, Callable[[dict], list[Row]]] = {
     "held-out pe": compare_pe, "array": compare_cost, "threshold": compare_cost,
     "held-out threshold": compare_cost, "control": compare_cost, "memory": compare_memory,
-    "top": compare_top,
+    "top": compare_top, "large array": compare_cost,
 }  # fmt: skip
 
 

@@ -128,11 +128,11 @@ ARRAYS = (
     ("os", "o3x3", 4, 20, 3, 4, 0), ("os", "s4x4", 1, 21, 4, 4, 0), ("os", "o4x4", 4, 22, 4, 4, 0),
     ("os", "s8x8", 1, 29, 4, 4, 0), ("os", "serial", 8, 16, 4, 4, 0),
     ("os", "dsp4x4", 4, 21, 4, 4, 0), ("os", "s2x2", 1, 16, 8, 8, 0), ("os", "1x1", 1, 14, 8, 8, 0),
-    ("os", "o2x2", 1, 17, 16, 16, 0),
     ("ws", "1x1", 8, 14, 4, 4, 0), ("ws", "s2x2", 1, 16, 4, 4, 0), ("ws", "o2x2", 4, 17, 4, 4, 0),
     ("ws", "o2x2", 4, 17, 4, 4, 1), ("ws", "TxT", 4, 14, 3, 5, 1), ("ws", "s4x4", 2, 21, 4, 4, 0),
     ("ws", "o2x2", 1, 17, 8, 8, 0), ("is", "o2x2", 4, 17, 4, 4, 0), ("is", "1x2", 8, 15, 4, 4, 1),
 )  # fmt: skip
+LARGE_ARRAYS = (("os", "o2x2", 1, 17, 16, 16, 0),)
 # One threshold unit: accumulator bits, code bits, tables, search.
 THRESHOLDS = (
     (14, 1, 16, 0), (20, 1, 1, 0), (12, 2, 16, 0), (16, 2, 16, 0), (22, 2, 16, 0), (16, 2, 1, 0),
@@ -257,4 +257,5 @@ def plan() -> dict[str, list[Unit]]:
         "row": rows,
         "array": [array(*row) for row in ARRAYS],
         "top": [top(*row) for row in TOPS],
+        "large array": [array(*row) for row in LARGE_ARRAYS],
     }

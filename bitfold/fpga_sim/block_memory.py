@@ -118,11 +118,12 @@ def memory_cells(width: int, depth: int, *, registered: bool = True) -> MemoryCe
         if choice.price < least:
             best, least = choice, math.floor(choice.price)
     if best is None:
-        return _in_flip_flops(width, depth, registered=registered)
+        return flip_flop_cells(width, depth, registered=registered)
     return _cells(best, width, registered=registered)
 
 
-def _in_flip_flops(width: int, depth: int, *, registered: bool) -> MemoryCells:
+def flip_flop_cells(width: int, depth: int, *, registered: bool) -> MemoryCells:
+    """A memory in flip-flops: enables of the words, multiplexers of the bits."""
     read = ceil_div(depth, MUX_INPUTS) * width if depth > 1 else 0
     return MemoryCells(lut=read + (depth if depth > 1 else 0),
                        ff=width * depth + (width if registered else 0))  # fmt: skip

@@ -6,10 +6,10 @@ threshold units. ``docs/fpga_model.md``, section 5, lists their errors.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 
-from bitfold.fpga_sim.block_memory import MemoryCells, memory_cells
+from bitfold.fpga_sim.block_memory import MemoryCells, flip_flop_cells, memory_cells
 from bitfold.fpga_sim.calibration import calibration
 from bitfold.fpga_sim.cycles import ceil_div
 from bitfold.fpga_sim.pe_model import PeCounts, design_operands, pe_counts
@@ -17,6 +17,8 @@ from bitfold.fpga_sim.rtl.design import COUNT_BITS, Design, ThresholdUnit
 from bitfold.fpga_sim.synthesis import Cells
 
 SRL_BITS = 32
+# Operand bits up to which an array is as many PEs, to the LUT or nearly.
+PLAIN_BITS = 3
 # Two LUT compare three bits of a sum with a threshold.
 COMPARED_BITS, COMPARE_LUTS = 3, 2
 # LUT of a unit that counts the thresholds reached and loads its table, by code bits.
@@ -24,6 +26,8 @@ COUNTING_LUTS = {1: 3, 2: 6, 3: 15, 4: 34}
 COUNTING_LUTS_EACH = 2.3
 # A search: prefixes and load decoders grow with the square of the code bits.
 SEARCH_LUTS = 0.55
+# Flip flags of so many tables: their read address is registered, which makes LUT RAM dearer.
+FLIPS_IN_FLIP_FLOPS = 8
 # A table in block RAM reads what is being written through a bypass: a comparison of addresses.
 BYPASS_LUTS = 10
 PAIRED = 0.95
@@ -53,15 +57,14 @@ class PartCost:
     lut_error: float = 0.0
     lc_error: float = 0.0
     ff_error: float = 0.0
+    carry4_error: float = 0.0
     standing: str = "law"
 
     def times(self, count: int) -> "PartCost":
         """``count`` of them."""
-        return PartCost(
-            self.name, self.lut * count, self.lc * count, self.ff * count, self.carry4 * count,
-            self.dsp * count, self.ramb18 * count, self.ramb36 * count, self.lut_error * count,
-            self.lc_error * count, self.ff_error * count, self.standing,
-        )  # fmt: skip
+        numbers = {field.name: getattr(self, field.name) * count for field in fields(self)
+                   if field.name not in ("name", "standing")}  # fmt: skip
+        return replace(self, **numbers)
 
     def uncertain(self, key: str) -> "PartCost":
         """With the worst residuals that the table has for parts called ``key``."""
@@ -69,7 +72,7 @@ class PartCost:
         errors = {
             f"{what}_error": getattr(self, f"{what}_error")
             + getattr(self, what) * found[f"{key} {what}"].worst
-            for what in ("lut", "lc", "ff")
+            for what in ("lut", "lc", "ff", "carry4")
         }
         return replace(self, **errors)
 
@@ -143,14 +146,32 @@ def _moving_array(design: Design, pe: PeCounts) -> PartCost:
 
 def _of_pes(design: Design, pe: PeCounts, *, lut: int, lc: int, ff: int) -> PartCost:
     pes, table = design.array.pes, calibration().residuals
-    key = "array" if design.array.dataflow == "os" else "moving array"
+    key = array_standing(design)
     lut, lc = pes * pe.lut - lut, pes * pe.lc - lc
+    carry = pes * pe.carry4
     return PartCost(
-        "array", lut, lc, ff, carry4=pes * pe.carry4, dsp=pes * pe.dsp,
+        "array",
+        lut,
+        lc,
+        ff,
+        carry4=carry,
+        dsp=pes * pe.dsp,
         lut_error=lut * (pe.lut_error + table[f"{key} lut"].worst),
         lc_error=lc * (pe.lc_error + table[f"{key} lc"].worst),
-        ff_error=ff * table[f"{key} ff"].worst, standing=pe.standing,
-    )  # fmt: skip
+        ff_error=ff * table[f"{key} ff"].worst,
+        carry4_error=carry * (pe.carry4_error + table[f"{key} carry4"].worst),
+        standing=pe.standing,
+    )
+
+
+def array_standing(design: Design) -> str:
+    """Whose residuals an array has: popcounts and wide products are mapped otherwise than alone."""
+    operands = design_operands(design)
+    if design.array.dataflow != "os":
+        return "moving array"
+    if operands.counts:
+        return "popcount array"
+    return "array" if max(operands.wb, operands.ab) <= PLAIN_BITS else "wide array"
 
 
 def delay_cost(wires: int, cycles: int) -> tuple[int, int]:
@@ -248,7 +269,8 @@ def _search_cost(unit: ThresholdUnit, acc_bits: int, *, compare: int, carry: int
     """Stage j has tables · 2^j entries; all but the first are read by a registered address."""
     width, bits = acc_bits + 1, unit.bits
     tables = [_stage_table(width, unit.tables << j, first=j == 0) for j in range(bits)]
-    flips = memory_cells(1, unit.tables, registered=False)
+    few = unit.tables <= FLIPS_IN_FLIP_FLOPS
+    flips = (flip_flop_cells if few else memory_cells)(1, unit.tables, registered=False)
     blocks = sum(x.bram18 > 0 for x in tables)
     logic = bits * compare + round(SEARCH_LUTS * bits**2) + blocks * (width + BYPASS_LUTS)
     logic += sum(x.lut for x in tables) + flips.lut

@@ -25,6 +25,7 @@ SERIAL, DSP = KINDS["serial"], KINDS["dsp"]
 PER_BIT = {"lut": 3.0, "lc": 2.0, "carry4": 0.25}
 PER_BIT_SMALL = {"lut": 2.0, "lc": 1.5, "carry4": 0.25}
 SMALL_COUNT = 4
+NARROW_BITS = 4
 # What a stationary PE, which keeps no sum, is without; a serial one neither shifts nor negates.
 MOVING = {"lut": 2.0, "lc": 1.5, "carry4": 0.0}
 MOVING_SERIAL = {"lut": 2.0, "lc": 2.5, "carry4": 0.25}
@@ -55,6 +56,13 @@ class Operands:
     def packed(self) -> bool:
         """Whether two lanes fit one multiplier of a ``dsp`` PE."""
         return self.kind == DSP and dsp_packing(self.wb, self.ab) == 2
+
+    @property
+    def fitted_class(self) -> str:
+        """Whose residuals a fitted PE has: operands up to 4 bits, wider ones, unsigned ones."""
+        if self.kind == PARALLEL and self.w_fmt == self.a_fmt == UNSIGNED:
+            return "fitted unsigned"
+        return "fitted" if max(self.wb, self.ab) <= NARROW_BITS else "fitted wide"
 
     def per_bit(self, lanes: int, what: str) -> float:
         """Cost of an accumulator bit: less behind a sum that is never negative, or in a DSP."""
@@ -102,7 +110,7 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class PeCounts:
-    """One interior PE. ``standing``: table, lanes or fitted; errors are fractions."""
+    """One interior PE. ``standing``: table, moving, lanes or fitted…; errors are fractions."""
 
     lut: int
     lc: int
@@ -111,6 +119,7 @@ class PeCounts:
     dsp: int
     lut_error: float
     lc_error: float
+    carry4_error: float
     standing: str
 
 
@@ -214,17 +223,17 @@ class PeModel:
         self._ratios: dict[str, list[tuple[Dot, float]]] = {}
 
     def dot(self, operands: Operands, lanes: int, what: str) -> tuple[float, str]:
-        """Cost of a dot product, and its standing: ``table``, ``lanes`` or ``fitted``."""
+        """Cost of a dot product, and its standing: ``table``, ``lanes`` or ``fitted…``."""
         same = {row.lanes: row.value(what) for row in self._rows if row.operands == operands}
         if lanes in same:
             return same[lanes], "table"
         if is_fitted(operands, lanes):
-            return self.fitted(operands, lanes, what), "fitted"
+            return self.fitted(operands, lanes, what), operands.fitted_class
         if same:
             return between(same, lanes), "lanes"
         if operands.kind == DSP:
             return 0.0, "lanes"
-        return self._products.of(operands, what), "fitted"
+        return self._products.of(operands, what), operands.fitted_class
 
     def fitted(self, operands: Operands, lanes: int, what: str) -> float:
         """The terms, times the ratio that near rows of the table have to theirs."""
@@ -307,5 +316,6 @@ def pe_counts(operands: Operands, lanes: int, acc: int, *, moving: bool, kept: i
         dsp=operands.terms(lanes) if operands.kind == DSP else 0,
         lut_error=0.0 if exact else bars[f"{key} lut"].worst,
         lc_error=0.0 if exact else bars[f"{key} lc"].worst,
+        carry4_error=0.0 if exact else bars[f"{key} carry4"].worst,
         standing=key,
     )

@@ -176,8 +176,9 @@ class Estimate:
             "bram36": 0.0,
             "uram": float(self.uram),
             "lc": sum(part.lc_error for part in parts),
+            "carry4": sum(part.carry4_error for part in parts),
         }
-        counts = self.counts() | {"lc": self.lc}
+        counts = self.counts() | {"lc": self.lc, "carry4": self.carry4}
         return {key: round(bound / max(1, counts[key]), 4) for key, bound in bounds.items()}
 
 
@@ -205,11 +206,10 @@ def estimate(graph: IntGraph, mapping: Mapping) -> Estimate:
 
 def _notes(design: Design, array: ArrayConfig) -> tuple[str, ...]:
     pe = pe_cost(design)
-    how = {
-        "lanes": f"{array.lanes} lanes lie between synthesised ones",
-        "fitted": "this PE was not synthesised; its LUT are fitted",
-    }
-    return (how[pe.standing],) if pe.standing in how else ()
+    if pe.standing == "lanes":
+        return (f"{array.lanes} lanes lie between synthesised ones",)
+    fitted = pe.standing.startswith("fitted")
+    return ("this PE was not synthesised; its LUT are fitted",) if fitted else ()
 
 
 __all__ = [

@@ -75,10 +75,12 @@ def test_no_pe_that_is_held_out_is_in_the_table():
 
 def test_held_out_luts_are_within_what_is_stated():
     errors = errors_of("held-out pe", "lut")
-    bars = [pe_cost(design_of(run["key"])).lut_error for run in BY_GROUP["held-out pe"]]
+    assert len(errors) == len(BY_GROUP["held-out pe"]) >= 30
     assert median(errors) <= 0.05
-    assert max(errors) <= max(bars) + 1e-9
-    assert len(errors) >= 30
+    assert max(errors_of("held-out pe", "lut", "table", "lanes", "moving", "fitted")) <= 0.10
+    for run in BY_GROUP["held-out pe"]:
+        pe = pe_cost(design_of(run["key"]))
+        assert abs(pe.lut - run["cells"]["lut"]) <= pe.lut_error * run["cells"]["lut"] + 1, run
 
 
 def test_flip_flops_and_dsps_of_every_pe_and_array_are_exact():
@@ -87,8 +89,17 @@ def test_flip_flops_and_dsps_of_every_pe_and_array_are_exact():
         assert max(errors_of(group, "dsp")) == 0
 
 
-def test_an_array_from_one_pe_is_within_two_percent():
+def test_an_array_from_one_pe_is_within_two_percent_and_exact_with_one_lane_up_to_three_bits():
     assert max(errors_of("array", "lut", "array")) <= 0.02
+    narrow = [run for run in BY_GROUP["array"] if is_plain(design_of(run["key"]))]
+    assert len(narrow) >= 5
+    for run in narrow:
+        assert array_cost(design_of(run["key"])).lut == run["cells"]["lut"], run["key"]
+
+
+def is_plain(design: Design) -> bool:
+    bits = max(design.weight.bits, design.activation.bits)
+    return design.array.dataflow == "os" and design.array.lanes == 1 and bits <= 3
 
 
 @pytest.mark.parametrize("run", BY_GROUP["memory"], ids=lambda run: run["key"])
