@@ -18,11 +18,11 @@ from fpga_calibration_fit import fit
 from fpga_calibration_plan import plan
 
 from bitfold.files import write_atomically
-from bitfold.fpga_sim.synthesis import COMMAND, PINNED, Unit, synthesise, yosys_version
+from bitfold.fpga_sim.synthesis import PINNED, Unit, synthesise, yosys_version
 
 OUTPUT = Path("benchmarks/results/fpga_calibration.json")
 BATCH = 12
-LARGE, LARGE_BATCH = ("array", "top", "large array"), 4
+LARGE, LARGE_BATCH = ("array", "top"), 4
 OPEN = "<!-- benchmarks/fpga_calibration.py --page writes what follows -->"
 CLOSE = "<!-- up to here -->"
 # Smaller errors are in the output file alone.
@@ -31,9 +31,9 @@ SCHEMA = "bitfold/fpga-calibration/1"
 
 
 def batches(units: list[Unit], most: int) -> Iterator[list[Unit]]:
-    """Runs that one call of Yosys makes: with, then without DSP blocks, ``most`` at a time."""
-    for dsp in (False, True):
-        group = [unit for unit in units if unit.dsp == dsp]
+    """Runs that one call of Yosys makes: those of one command, ``most`` at a time."""
+    for command in sorted({unit.command for unit in units}):
+        group = [unit for unit in units if unit.command == command]
         yield from (group[i : i + most] for i in range(0, len(group), most))
 
 
@@ -65,7 +65,7 @@ def save(path: Path, known: dict[str, dict], version: str) -> None:
     """All runs of the plan, in its order."""
     planned = [(group, unit.key) for group, units in plan().items() for unit in units]
     runs = [known[key] | {"group": group} for group, key in planned if key in known]
-    commands = [f"{COMMAND} -nodsp", f"{COMMAND} (keys that end in +dsp)"]
+    commands = sorted({unit.command for units in plan().values() for unit in units})
     write(path, {"schema": SCHEMA, "tool": version, "commands": commands, "runs": runs})
 
 

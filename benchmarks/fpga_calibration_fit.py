@@ -8,7 +8,7 @@ import numpy as np
 
 from bitfold.fpga_sim import calibration as shipped
 from bitfold.fpga_sim import pe_model
-from bitfold.fpga_sim.block_memory import memory_cells
+from bitfold.fpga_sim.block_memory import memory_cells, ultra_cells
 from bitfold.fpga_sim.parts import (
     accumulator_memory,
     array_cost,
@@ -69,6 +69,7 @@ def left_out(rows: tuple[Dot, ...], what: str) -> list[Row]:
             continue
         same = row.operands, row.lanes
         rest = [other for other in rows if (other.operands, other.lanes) != same]
+        found += other_sums(row, rows, what)
         model = PeModel(rest, {what: terms_of(rest, products, what)}, products)
         dot = model.fitted(row.operands, row.lanes, what)
         share = row.operands.per_bit(row.lanes, what) * row.acc
@@ -76,6 +77,18 @@ def left_out(rows: tuple[Dot, ...], what: str) -> list[Row]:
                                round(row.value(what) + share), round(dot + share),
                                standing=row.operands.fitted_class))  # fmt: skip
     return found
+
+
+def other_sums(row: Dot, rows: tuple[Dot, ...], what: str) -> list[Row]:
+    """The same PE with another accumulator in the table, if there is one."""
+    others = [x for x in rows if (x.operands, x.lanes) == (row.operands, row.lanes)
+              and x.acc != row.acc]  # fmt: skip
+    if not others:
+        return []
+    nearest = min(others, key=lambda x: abs(x.acc - row.acc))
+    share = row.operands.per_bit(row.lanes, what) * row.acc
+    return [error_row("another accumulator", described(row), what, round(row.value(what) + share),
+                      round(nearest.value(what) + share), standing="table")]  # fmt: skip
 
 
 def described(row: Dot) -> str:
@@ -100,7 +113,9 @@ def write_table(
     """``calibration.toml``."""
     units = [(run["key"], run["cells"]) for run in runs if run["group"] in IN_TABLE]
     lines = [HEADER.format(fields=", ".join(shipped.FIELDS), **head), "[units]"]
-    lines += [f'"{key}" = {[cells[name] for name in shipped.FIELDS]}' for key, cells in units]
+    lines += [
+        f'"{key}" = {[cells.get(name, 0) for name in shipped.FIELDS]}' for key, cells in units
+    ]
     rows = table_rows(runs)
     products = Products(rows)
     lines += ["", "[terms]"]
@@ -162,6 +177,16 @@ def compare_memory(run: dict) -> list[Row]:
             for what, pair in pairs.items()]  # fmt: skip
 
 
+def compare_ultra(run: dict) -> list[Row]:
+    """A buffer in UltraRAM."""
+    values, cells = Unit.parse(run["key"]).parameters, run["cells"]
+    found = ultra_cells(values["WIDTH"], values["DEPTH"])
+    pairs = {"uram": (cells["uram"], found.blocks), "lut": (cells["lut"], found.lut),
+             "ff": (cells["ff"], found.ff)}  # fmt: skip
+    return [error_row("ultra memory", run["key"], what, *pair, standing="memory")
+            for what, pair in pairs.items()]  # fmt: skip
+
+
 def compare_top(run: dict) -> list[Row]:
     """A whole design, as the sum of its parts."""
     design = Design.from_parameters(Unit.parse(run["key"]).parameters)
@@ -179,7 +204,7 @@ def compare_top(run: dict) -> list[Row]:
 COMPARE: Mapping[str, Callable[[dict], list[Row]]] = {
     "held-out pe": compare_pe, "array": compare_cost, "threshold": compare_cost,
     "held-out threshold": compare_cost, "control": compare_cost, "memory": compare_memory,
-    "top": compare_top, "large array": compare_cost,
+    "top": compare_top, "ultra memory": compare_ultra,
 }  # fmt: skip
 
 

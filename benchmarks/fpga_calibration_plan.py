@@ -132,7 +132,11 @@ ARRAYS = (
     ("ws", "o2x2", 4, 17, 4, 4, 1), ("ws", "TxT", 4, 14, 3, 5, 1), ("ws", "s4x4", 2, 21, 4, 4, 0),
     ("ws", "o2x2", 1, 17, 8, 8, 0), ("is", "o2x2", 4, 17, 4, 4, 0), ("is", "1x2", 8, 15, 4, 4, 1),
 )  # fmt: skip
-LARGE_ARRAYS = (("os", "o2x2", 1, 17, 16, 16, 0),)
+MORE_ARRAYS = (
+    ("os", "dsp8x8", 2, 29, 3, 4, 0),
+    ("ws", "dsp4x4", 4, 21, 3, 4, 0),
+    ("os", "o2x2", 1, 17, 16, 16, 0),
+)
 # One threshold unit: accumulator bits, code bits, tables, search.
 THRESHOLDS = (
     (14, 1, 16, 0), (20, 1, 1, 0), (12, 2, 16, 0), (16, 2, 16, 0), (22, 2, 16, 0), (16, 2, 1, 0),
@@ -149,6 +153,7 @@ MEMORIES = (
     (1, 65536), (72, 512), (64, 4096), (18, 2048), (9, 5000), (24, 32), (8, 3), (136, 256), (17, 6),
     (256, 700), (40, 130), (100, 3000), (5, 9000), (4, 40000), (12, 1), (544, 96),
 )  # fmt: skip
+ULTRA_MEMORIES = ((72, 4096), (100, 5000), (36, 20000), (144, 3000), (8, 9000))
 # Whole tops: dataflow, kind, lanes, accumulator bits, rows, columns, shadow, code bits, tables.
 TOPS = (
     (0, "s2x2", 1, 16, 4, 4, 0, 2, 16), (1, "s2x2", 1, 16, 4, 4, 0, 2, 16),
@@ -216,10 +221,10 @@ def small_parts() -> Iterator[Unit]:
         yield Unit("bf_settle", {"COLS": 4, "ACC": acc, "XNOR": 1})
 
 
-def memory(width: int, depth: int) -> Unit:
+def memory(width: int, depth: int, *, ultra: bool = False) -> Unit:
     """A buffer."""
     bits = max(1, (depth - 1).bit_length())
-    return Unit("bf_memory", {"WIDTH": width, "DEPTH": depth, "AW": bits})
+    return Unit("bf_memory", {"WIDTH": width, "DEPTH": depth, "AW": bits}, ultra=ultra)
 
 
 def products() -> Iterator[str]:
@@ -255,7 +260,7 @@ def plan() -> dict[str, list[Unit]]:
         "held-out threshold": [threshold(*row) for row in HELD_THRESHOLDS],
         "memory": [memory(*row) for row in MEMORIES],
         "row": rows,
-        "array": [array(*row) for row in ARRAYS],
+        "ultra memory": [memory(*row, ultra=True) for row in ULTRA_MEMORIES],
+        "array": [array(*row) for row in (*ARRAYS, *MORE_ARRAYS)],
         "top": [top(*row) for row in TOPS],
-        "large array": [array(*row) for row in LARGE_ARRAYS],
     }

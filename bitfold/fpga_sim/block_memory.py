@@ -101,6 +101,27 @@ def _cheapest(kind: RamKind, width: int, depth: int) -> _Choice:
     return best
 
 
+# One width, no narrower words.
+ULTRA = RamKind(12, (72,), 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class UltraCells:
+    """UltraRAM blocks of one memory, its multiplexer and what selects its banks."""
+
+    blocks: int
+    lut: int
+    ff: int
+
+
+@cache
+def ultra_cells(width: int, depth: int) -> UltraCells:
+    """``depth`` words of ``width`` bits in UltraRAM, where that is asked for."""
+    choice = _cheapest(ULTRA, width, depth)
+    found = _cells(choice, width, registered=True)
+    return UltraCells(choice.cells, found.lut, found.ff)
+
+
 @cache
 def memory_cells(width: int, depth: int, *, registered: bool = True) -> MemoryCells:
     """Cells of ``depth`` words of ``width`` bits with one write and one read port.

@@ -102,11 +102,10 @@ def _sums(parts: Sequence[PartCost]) -> dict[str, int]:
 
 
 def _buffers(estimate: Estimate) -> list[PartCost]:
-    """Every buffer in block RAM; UltraRAM is none of this family's."""
-    memories = [memory for memory in estimate.memories if memory.ram == "bram"]
-    units = [memory_unit(memory.width, memory.depth) for memory in memories
-             if memory.name != "sums"]  # fmt: skip
-    return [synthesised("buffer", cells) for cells in synthesise(units)]
+    """Every buffer in block RAM: 7-series parts, which are synthesised for, have no UltraRAM."""
+    units = [memory_unit(memory.width, memory.depth) for memory in estimate.memories
+             if memory.ram == "bram" and memory.name != "sums"]  # fmt: skip
+    return [synthesised("buffer", cells) for cells in synthesise(units)] if units else []
 
 
 def memory_unit(width: int, depth: int) -> Unit:

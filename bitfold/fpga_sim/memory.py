@@ -9,7 +9,7 @@ from collections.abc import Mapping as ReadOnlyDict
 from dataclasses import dataclass
 
 from bitfold.fpga_sim.array import ArrayConfig
-from bitfold.fpga_sim.block_memory import MemoryCells, memory_cells
+from bitfold.fpga_sim.block_memory import MemoryCells, memory_cells, ultra_cells
 from bitfold.fpga_sim.cycles import ceil_div
 from bitfold.fpga_sim.mapping import MappedLayer, Mapping, mac_nodes
 from bitfold.fpga_sim.per_graph import per_graph
@@ -130,11 +130,6 @@ def bram18(width: int, depth: int) -> int:
     return ceil_div(depth, 512) * ceil_div(width, 36)
 
 
-def uram(width: int, depth: int) -> int:
-    """UltraRAM blocks of 4096 words of 72 bits."""
-    return ceil_div(width, 72) * ceil_div(depth, 4096)
-
-
 @dataclass(frozen=True, slots=True)
 class Buffer:
     """A double-buffered memory: ``width`` bits a word, ``depth`` words in both halves."""
@@ -151,8 +146,11 @@ class Buffer:
 
     @property
     def cells(self) -> MemoryCells:
-        """What synthesis makes of it; nothing but UltraRAM where that is asked for."""
-        return memory_cells(self.width, self.depth) if self.ram == "bram" else MemoryCells()
+        """What synthesis makes of it; of a memory in UltraRAM what is around its blocks."""
+        if self.ram == "bram":
+            return memory_cells(self.width, self.depth)
+        around = ultra_cells(self.width, self.depth)
+        return MemoryCells(lut=around.lut, ff=around.ff)
 
     @property
     def bram18(self) -> int:
@@ -162,7 +160,7 @@ class Buffer:
     @property
     def uram(self) -> int:
         """UltraRAM blocks; 0 in block RAM."""
-        return uram(self.width, self.depth) if self.ram == "uram" else 0
+        return ultra_cells(self.width, self.depth).blocks if self.ram == "uram" else 0
 
 
 def weight_words(layer: MappedLayer, array: ArrayConfig) -> int:

@@ -13,7 +13,7 @@ from bitfold.fpga_sim.block_memory import MemoryCells, flip_flop_cells, memory_c
 from bitfold.fpga_sim.calibration import calibration
 from bitfold.fpga_sim.cycles import ceil_div
 from bitfold.fpga_sim.pe_model import PeCounts, design_operands, pe_counts
-from bitfold.fpga_sim.rtl.design import COUNT_BITS, Design, ThresholdUnit
+from bitfold.fpga_sim.rtl.design import COUNT_BITS, UNSIGNED, Design, ThresholdUnit
 from bitfold.fpga_sim.synthesis import Cells
 
 SRL_BITS = 32
@@ -124,6 +124,9 @@ def _os_array(design: Design, pe: PeCounts) -> PartCost:
     ff = array.pes * (pe.ff - unread)
     ff -= array.rows * (array.lanes * operands.ab + _flags(design) - unread)
     ff -= array.cols * array.lanes * operands.wb
+    if operands.packed and operands.a_fmt == UNSIGNED and array.cols > 1:
+        # What only the last column reads moves into the input registers of its DSP blocks.
+        ff -= array.rows * array.lanes * operands.ab
     return _of_pes(design, pe, lut=top, lc=top, ff=ff)
 
 

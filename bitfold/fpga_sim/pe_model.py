@@ -222,9 +222,16 @@ class PeModel:
         self._products = products or Products(rows)
         self._ratios: dict[str, list[tuple[Dot, float]]] = {}
 
-    def dot(self, operands: Operands, lanes: int, what: str) -> tuple[float, str]:
-        """Cost of a dot product, and its standing: ``table``, ``lanes`` or ``fitted…``."""
-        same = {row.lanes: row.value(what) for row in self._rows if row.operands == operands}
+    def dot(self, operands: Operands, lanes: int, what: str, *, acc: int) -> tuple[float, str]:
+        """Cost of a dot product, and its standing: ``table``, ``lanes`` or ``fitted``….
+
+        Of several rows the one with the accumulator nearest to ``acc`` bits.
+        """
+        rows = sorted(
+            (row for row in self._rows if row.operands == operands),
+            key=lambda row: -abs(row.acc - acc),
+        )
+        same = {row.lanes: row.value(what) for row in rows}
         if lanes in same:
             return same[lanes], "table"
         if is_fitted(operands, lanes):
@@ -301,7 +308,7 @@ def pe_counts(operands: Operands, lanes: int, acc: int, *, moving: bool, kept: i
     found: dict[str, float] = {}
     standing = "table"
     for what in PER_BIT:
-        dot, standing = shipped_model().dot(operands, lanes, what)
+        dot, standing = shipped_model().dot(operands, lanes, what, acc=acc)
         found[what] = dot + operands.per_bit(lanes, what) * acc
         if moving:
             found[what] -= (MOVING_SERIAL if operands.kind == SERIAL else MOVING)[what] * acc

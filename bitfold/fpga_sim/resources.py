@@ -143,7 +143,7 @@ class Estimate:
 
     @property
     def uram(self) -> int:
-        """UltraRAM blocks, by their aspect ratio."""
+        """UltraRAM blocks."""
         return sum(memory.uram for memory in self.memories)
 
     @property
@@ -164,8 +164,8 @@ class Estimate:
     def errors(self) -> dict[str, float]:
         """Error bars as fractions: the sum of the parts' bounds over the count.
 
-        Block RAM follows the mapping law, exact on every memory synthesised. What no Verilog
-        exists of, and UltraRAM, which 7-series parts do not have, is uncertain by its whole size.
+        Block RAM and UltraRAM follow the mapping law, exact on every memory synthesised. What no
+        Verilog exists of is uncertain by its whole size.
         """
         parts = self.parts
         loose = sum(part.dsp for part in parts if part.standing == FORMULA) + self.rescale_dsp
@@ -174,7 +174,7 @@ class Estimate:
             "ff": sum(part.ff_error for part in parts),
             "dsp": float(loose),
             "bram36": 0.0,
-            "uram": float(self.uram),
+            "uram": 0.0,
             "lc": sum(part.lc_error for part in parts),
             "carry4": sum(part.carry4_error for part in parts),
         }

@@ -20,6 +20,8 @@ from bitfold.fpga_sim.rtl.sources import COMMON, TOP_MODULE, verilog, with_param
 
 PINNED = "Yosys 0.23"
 COMMAND = "synth_xilinx -family xc7 -flatten -noiopad"
+# UltraScale+ parts have UltraRAM, for memories that ask for it.
+ULTRA = 'setattr -set ram_style "ultra" unit*/m:words'
 STAT = "stat -tech xilinx -json"
 # LUT sites of one memory cell in LUT RAM or of one shift register.
 LUT_MEMORIES = {
@@ -41,6 +43,7 @@ class Cells:
     ramb18: int
     ramb36: int
     muxf: int
+    uram: int = 0
 
     @property
     def luts(self) -> int:
@@ -59,19 +62,29 @@ class Unit:
     module: str
     parameters: Mapping[str, int]
     dsp: bool = False
+    ultra: bool = False
 
     @property
     def key(self) -> str:
         """Module and parameters in one line, in alphabetical order."""
         texts = [f"{name}={value}" for name, value in sorted(self.parameters.items())]
-        return " ".join((self.module, *texts, *(["+dsp"] if self.dsp else [])))
+        flags = [f"+{flag}" for flag in ("dsp", "ultra") if getattr(self, flag)]
+        return " ".join((self.module, *texts, *flags))
+
+    @property
+    def command(self) -> str:
+        """How it is synthesised."""
+        if self.ultra:
+            return f"{ULTRA}; {COMMAND.replace('xc7', 'xcup')}"
+        return COMMAND if self.dsp else f"{COMMAND} -nodsp"
 
     @classmethod
     def parse(cls, key: str) -> "Unit":
         """The unit of a ``key``."""
-        module, *texts = key.removesuffix(" +dsp").split()
-        pairs = (text.split("=") for text in texts)
-        return cls(module, {name: int(value) for name, value in pairs}, key.endswith(" +dsp"))
+        module, *texts = key.split()
+        pairs = (text.split("=") for text in texts if "=" in text)
+        values = {name: int(value) for name, value in pairs}
+        return cls(module, values, dsp="+dsp" in texts, ultra="+ultra" in texts)
 
     @property
     def design_parameters(self) -> dict[str, int]:
@@ -109,6 +122,7 @@ def _cells(row: dict[str, Any]) -> Cells:
         ramb18=of("RAMB18E[12]"),
         ramb36=of("RAMB36E[12]"),
         muxf=of("MUXF[78]"),
+        uram=of("URAM288"),
     )
 
 
@@ -149,13 +163,12 @@ def batch_verilog(units: Sequence[Unit]) -> str:
 
 
 def synthesise(units: Sequence[Unit]) -> list[Cells]:
-    """Run Yosys once on ``units``, all with or all without DSP blocks, each for itself.
+    """Run Yosys once on ``units``, each for itself; all with or all without DSP blocks or UltraRAM.
 
     Raises MissingDependencyError without Yosys, MismatchError where it rejects the Verilog.
     """
     path = require_yosys()
-    (dsp,) = {unit.dsp for unit in units}
-    command = COMMAND if dsp else f"{COMMAND} -nodsp"
+    (command,) = {unit.command for unit in units}
     steps = f"read_verilog batch.v; {command} -top batch; tee -q -o stat.json {STAT}"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

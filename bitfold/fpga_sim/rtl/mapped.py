@@ -39,7 +39,8 @@ def mapped_design(mapping: Mapping) -> Design:
         weight = Operand(1, ODD)
     elif pe == "ternary":
         weight = Operand(2, SIGNED)
-    return Design(replace(array, pe=pe), weight, activation, mapping.acc_bits, _thresholds(mapping))
+    settled = replace(array, pe=pe, w_bits=None, a_bits=None)
+    return Design(settled, weight, activation, mapping.acc_bits, _thresholds(mapping))
 
 
 def _planes(grid: Grid) -> int:
