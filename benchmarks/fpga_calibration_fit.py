@@ -39,6 +39,7 @@ STANDINGS = (
     "control",
     "threshold",
     "memory",
+    "design",
 )
 HEADER = """\
 # Yosys on units of the emitted Verilog; written by benchmarks/fpga_calibration.py.
@@ -196,8 +197,9 @@ def compare_top(run: dict) -> list[Row]:
              "lc": (cells["lc"] + cells["lutram"], sum(x.lc for x in parts)),
              "ff": (cells["ff"], sum(x.ff for x in parts)),
              "dsp": (cells["dsp"], sum(x.dsp for x in parts)),
+             "carry4": (cells["carry4"], sum(x.carry4 for x in parts)),
              "ramb18": (halves(cells), sum(x.ramb18 + 2 * x.ramb36 for x in parts))}  # fmt: skip
-    return [error_row("top", run["key"], what, *pair, standing="parts")
+    return [error_row("top", run["key"], what, *pair, standing="design")
             for what, pair in pairs.items()]  # fmt: skip
 
 

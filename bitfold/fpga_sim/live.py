@@ -14,6 +14,7 @@ from bitfold.fpga_sim.parts import (
     skew_cost,
     synthesised,
     thresholds_cost,
+    unread_cost,
 )
 from bitfold.fpga_sim.resources import FORMULA, Estimate
 from bitfold.fpga_sim.rtl.design import Design
@@ -158,7 +159,7 @@ def _by_parts(design: Design, step: Callable[[str], None]) -> list[PartCost]:
     control, threshold = synthesise([control_unit(design), threshold_unit(design)])
     counts = replace(pe_cost(design), lut=pe.luts, lc=pe.lc, ff=pe.ff, dsp=pe.dsp)
     parts = [array_cost(design, counts), skew_cost(design), result_cost(design)]
-    parts += [accumulate_cost(design), synthesised("controller", control)]
+    parts += [accumulate_cost(design), synthesised("controller", control), unread_cost(design)]
     if design.array.dataflow != "os":
         memory = memory_unit(design.array.cols * design.acc_bits, design.array.acc_words)
         step("accumulator memory")

@@ -198,10 +198,22 @@ def skew_cost(design: Design) -> PartCost:
         parts = [(array.rows, rows), (array.cols, lanes * operands.wb)]
     else:
         x_bits = operands.wb if array.dataflow == "is" else operands.ab
-        parts = [(array.rows, lanes * x_bits + (1 if shadow else 0)), (array.cols, design.acc_bits)]
+        parts = [(array.rows, lanes * x_bits + (1 if shadow else 0))]
     sites = sum(_skew(*part)[0] for part in parts)
     ff = sum(_skew(*part)[1] for part in parts)
+    if array.dataflow != "os":
+        more, kept = _deskew(array.cols, design.acc_bits)
+        sites, ff = sites + more, ff + kept
     return PartCost("skew", sites, sites, ff)
+
+
+def _deskew(cols: int, wires: int) -> tuple[int, int]:
+    """Sums leave aligned; the last row's sum register is the first of its column's delay.
+
+    FF beyond those registers, which the array counts: fewer where they go into shift registers.
+    """
+    found = [delay_cost(wires, i + 1) for i in range(cols)]
+    return sum(sites for sites, _ in found), sum(ff for _, ff in found) - cols * wires
 
 
 def control_cost(design: Design, *, itself: bool = True) -> PartCost:
@@ -294,6 +306,23 @@ def _stage_table(width: int, depth: int, *, first: bool) -> MemoryCells:
     return found if found.bram18 else memory_cells(width, depth, registered=False)
 
 
+def unread_cost(design: Design) -> PartCost:
+    """What nobody reads of a controller in its place: counters of tables beyond their address.
+
+    Negative. A weight-stationary array counts column folds, an input-stationary one filters.
+    """
+    spare = COUNT_BITS - table_bits(design)
+    if design.array.dataflow == "os":
+        return PartCost("unread", 0, 0, -2 * spare)
+    ff = 3 * COUNT_BITS + spare if design.array.dataflow == "ws" else COUNT_BITS + 3 * spare
+    return PartCost("unread", -ff, -ff, -ff)
+
+
+def table_bits(design: Design) -> int:
+    """Address bits of the threshold tables."""
+    return 0 if design.thresholds is None else max(1, (design.thresholds.tables - 1).bit_length())
+
+
 def thresholds_cost(design: Design, unit: PartCost | None = None) -> PartCost:
     """The units of all columns, the model's or one given, and the decoder of the column loaded."""
     if design.thresholds is None:
@@ -326,11 +355,12 @@ def accumulate_cost(design: Design) -> PartCost:
         return PartCost("accumulators", 0, 0, 0)
     address = max(1, (array.acc_words - 1).bit_length())
     serial = array.pe == "serial"
-    tags = (FLAGS if serial else FLAGS - 2) + address + COUNT_BITS
+    table = table_bits(design)
+    tags = (FLAGS if serial else FLAGS - 2) + address + table
     sites, waiting = delay_cost(tags, array.rows + array.cols - 1)
     lut = array.cols * design.acc_bits * (2 if serial else 1) + sites
     carry = array.cols * ceil_div(design.acc_bits, 4)
-    ff = waiting + 2 * COUNT_BITS + address + FLAGS
+    ff = waiting + 2 * table + address + FLAGS
     return PartCost("accumulators", lut, lut, ff, carry4=carry)
 
 
@@ -348,6 +378,7 @@ def design_parts(design: Design) -> tuple[PartCost, ...]:
         array_cost(design),
         skew_cost(design),
         control_cost(design),
+        unread_cost(design),
         result_cost(design),
         accumulate_cost(design),
         thresholds_cost(design),

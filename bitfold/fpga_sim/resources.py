@@ -162,24 +162,22 @@ class Estimate:
         }
 
     def errors(self) -> dict[str, float]:
-        """Error bars as fractions: the sum of the parts' bounds over the count.
+        """Error bars as fractions of the counts.
 
-        Block RAM and UltraRAM follow the mapping law, exact on every memory synthesised. What no
-        Verilog exists of is uncertain by its whole size.
+        The bounds of the parts added up, at least the worst error of a whole design. Block RAM and
+        UltraRAM follow the mapping law, exact on every memory synthesised. What no Verilog exists
+        of is uncertain by its whole size.
         """
-        parts = self.parts
-        loose = sum(part.dsp for part in parts if part.standing == FORMULA) + self.rescale_dsp
-        bounds = {
-            "lut": sum(part.lut_error for part in parts),
-            "ff": sum(part.ff_error for part in parts),
-            "dsp": float(loose),
-            "bram36": 0.0,
-            "uram": 0.0,
-            "lc": sum(part.lc_error for part in parts),
-            "carry4": sum(part.carry4_error for part in parts),
-        }
+        loose = [part for part in self.parts if part.standing == FORMULA]
         counts = self.counts() | {"lc": self.lc, "carry4": self.carry4}
-        return {key: round(bound / max(1, counts[key]), 4) for key, bound in bounds.items()}
+        bounds = {"dsp": float(sum(part.dsp for part in loose) + self.rescale_dsp)}
+        for what in ("lut", "ff", "lc", "carry4"):
+            unmeasured = sum(getattr(part, what) for part in loose)
+            added = sum(getattr(part, f"{what}_error") for part in self.parts)
+            design = calibration().residuals[f"design {what}"].worst
+            bounds[what] = max(added, design * (counts[what] - unmeasured) + unmeasured)
+        order = ("lut", "ff", "dsp", "bram36", "uram", "lc", "carry4")
+        return {key: round(bounds.get(key, 0.0) / max(1, counts[key]), 4) for key in order}
 
 
 def estimate(graph: IntGraph, mapping: Mapping) -> Estimate:
