@@ -34,6 +34,7 @@ STANDINGS = (
     "fitted unsigned",
     "array",
     "wide array",
+    "unpacked dsp array",
     "popcount array",
     "moving array",
     "control",

@@ -12,6 +12,8 @@ from types import MappingProxyType
 
 from bitfold.fpga_sim.synthesis import Cells, Unit
 
+# From here on an error is one of a model that is too high: nothing is so far too low.
+LARGE = 0.6
 FIELDS = tuple(field.name for field in fields(Cells))
 
 
@@ -22,6 +24,11 @@ class Residuals:
     worst: float
     median: float
     count: int
+
+    @property
+    def bar(self) -> float:
+        """The worst error as a fraction of the model's count, where that is too low by it."""
+        return self.worst / (1 - self.worst) if self.worst < LARGE else self.worst
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class PartCost:
         found = calibration().residuals
         errors = {
             f"{what}_error": getattr(self, f"{what}_error")
-            + getattr(self, what) * found[f"{key} {what}"].worst
+            + getattr(self, what) * found[f"{key} {what}"].bar
             for what in ("lut", "lc", "ff", "carry4")
         }
         return replace(self, **errors)
@@ -124,10 +124,14 @@ def _os_array(design: Design, pe: PeCounts) -> PartCost:
     ff = array.pes * (pe.ff - unread)
     ff -= array.rows * (array.lanes * operands.ab + _flags(design) - unread)
     ff -= array.cols * array.lanes * operands.wb
-    if operands.packed and operands.a_fmt == UNSIGNED and array.cols > 1:
-        # What only the last column reads moves into the input registers of its DSP blocks.
-        ff -= array.rows * array.lanes * operands.ab
-    return _of_pes(design, pe, lut=top, lc=top, ff=ff)
+    return _of_pes(design, pe, lut=top, lc=top, ff=ff - _in_dsp(design))
+
+
+def _in_dsp(design: Design) -> int:
+    """Activations that only the last column reads: input registers of its DSP blocks hold them."""
+    array, operands = design.array, design_operands(design)
+    moves = operands.packed and operands.a_fmt == UNSIGNED and array.cols > 1
+    return array.rows * array.lanes * operands.ab if moves else 0
 
 
 def _moving_array(design: Design, pe: PeCounts) -> PartCost:
@@ -143,7 +147,7 @@ def _moving_array(design: Design, pe: PeCounts) -> PartCost:
     top = array.cols * (design.acc_bits + (narrow if array.rows > 1 else 0))
     ff = array.pes * (pe.ff - (0 if shadow else 1))
     ff -= array.rows * (array.lanes * x_bits + (1 if shadow else 0))
-    ff -= array.cols * narrow
+    ff -= array.cols * narrow + (_in_dsp(design) if array.dataflow == "ws" else 0)
     return _of_pes(design, pe, lut=top, lc=top // 2, ff=ff)
 
 
@@ -159,10 +163,10 @@ def _of_pes(design: Design, pe: PeCounts, *, lut: int, lc: int, ff: int) -> Part
         ff,
         carry4=carry,
         dsp=pes * pe.dsp,
-        lut_error=lut * (pe.lut_error + table[f"{key} lut"].worst),
-        lc_error=lc * (pe.lc_error + table[f"{key} lc"].worst),
-        ff_error=ff * table[f"{key} ff"].worst,
-        carry4_error=carry * (pe.carry4_error + table[f"{key} carry4"].worst),
+        lut_error=lut * (pe.lut_error + table[f"{key} lut"].bar),
+        lc_error=lc * (pe.lc_error + table[f"{key} lc"].bar),
+        ff_error=ff * table[f"{key} ff"].bar,
+        carry4_error=carry * (pe.carry4_error + table[f"{key} carry4"].bar),
         standing=pe.standing,
     )
 
@@ -170,6 +174,8 @@ def _of_pes(design: Design, pe: PeCounts, *, lut: int, lc: int, ff: int) -> Part
 def array_standing(design: Design) -> str:
     """Whose residuals an array has: popcounts and wide products are mapped otherwise than alone."""
     operands = design_operands(design)
+    if design.array.pe == "dsp" and not operands.packed:
+        return "unpacked dsp array"
     if design.array.dataflow != "os":
         return "moving array"
     if operands.counts:

@@ -321,8 +321,8 @@ def pe_counts(operands: Operands, lanes: int, acc: int, *, moving: bool, kept: i
         ff=acc + kept,
         carry4=max(1, round(found["carry4"])),
         dsp=operands.terms(lanes) if operands.kind == DSP else 0,
-        lut_error=0.0 if exact else bars[f"{key} lut"].worst,
-        lc_error=0.0 if exact else bars[f"{key} lc"].worst,
-        carry4_error=0.0 if exact else bars[f"{key} carry4"].worst,
+        lut_error=0.0 if exact else bars[f"{key} lut"].bar,
+        lc_error=0.0 if exact else bars[f"{key} lc"].bar,
+        carry4_error=0.0 if exact else bars[f"{key} carry4"].bar,
         standing=key,
     )

@@ -174,7 +174,7 @@ class Estimate:
         for what in ("lut", "ff", "lc", "carry4"):
             unmeasured = sum(getattr(part, what) for part in loose)
             added = sum(getattr(part, f"{what}_error") for part in self.parts)
-            design = calibration().residuals[f"design {what}"].worst
+            design = calibration().residuals[f"design {what}"].bar
             bounds[what] = max(added, design * (counts[what] - unmeasured) + unmeasured)
         order = ("lut", "ff", "dsp", "bram36", "uram", "lc", "carry4")
         return {key: round(bounds.get(key, 0.0) / max(1, counts[key]), 4) for key in order}
