@@ -70,8 +70,13 @@ def save(path: Path, known: dict[str, dict], version: str) -> None:
 
 
 def write(path: Path, found: dict) -> None:
-    """One JSON file."""
-    write_atomically(path, (json.dumps(found, indent=1) + "\n").encode())
+    """One JSON file, a run and an error a line."""
+    lists = [name for name in ("runs", "errors") if name in found]
+    head = json.dumps({k: v for k, v in found.items() if k not in lists}, indent=1)[:-2]
+    for name in lists:
+        rows = ",\n".join(f"  {json.dumps(row)}" for row in found[name])
+        head += f',\n "{name}": [\n{rows}\n ]'
+    write_atomically(path, (head + "\n}\n").encode())
 
 
 def calibrate(path: Path) -> None:

@@ -21,7 +21,8 @@ from bitfold.fpga_sim.synthesis import PINNED, Unit, parse_stat, synthesise, yos
 from bitfold.ir import Grid
 from tests.unit.test_fpga_report import small_graph
 
-RESULTS = json.loads(Path("benchmarks/results/fpga_calibration.json").read_text("utf-8"))
+ROOT = Path(__file__).parents[2]
+RESULTS = json.loads((ROOT / "benchmarks/results/fpga_calibration.json").read_text("utf-8"))
 BY_GROUP: dict[str, list[dict]] = {}
 for run in RESULTS["runs"]:
     BY_GROUP.setdefault(run["group"], []).append(run)
