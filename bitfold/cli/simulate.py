@@ -20,6 +20,7 @@ from bitfold.errors import UsageError
 if TYPE_CHECKING:
     from bitfold.fpga_sim import ArrayConfig
     from bitfold.fpga_sim.finn import PipelineReport
+    from bitfold.fpga_sim.report import Report
     from bitfold.fpga_sim.scalesim import TopologyReport
 
 DeviceOption = Annotated[str, typer.Option("--device", help="FPGA part, as in zu3eg.")]
@@ -65,6 +66,10 @@ TopologyOption = Annotated[
         "--topology", metavar="FILE.csv", help="Write the layers as SCALE-Sim reads them."
     ),
 ]
+SynthOption = Annotated[
+    bool,
+    typer.Option("--synth", help="Run Yosys on the design too and report both (minutes)."),
+]
 
 
 def simulate(
@@ -84,6 +89,7 @@ def simulate(
     trace: TraceOption = None,
     report_csv: ReportCsvOption = None,
     topology: TopologyOption = None,
+    synth: SynthOption = False,
     output: OptionalOutput = None,
 ) -> None:
     """Estimate cycles and resources on an FPGA.
@@ -98,7 +104,8 @@ def simulate(
         if path is not None:
             require_folder_of(path)
     if mode == "finn":
-        _require_absent("finn", plot=plot, trace=trace, report_csv=report_csv, topology=topology)
+        _require_absent("finn", plot=plot, trace=trace, report_csv=report_csv, topology=topology,
+                        synth=synth or None)  # fmt: skip
         _finish(shell, _pipeline(model, config, clock_mhz=clock_mhz, device=device), output)
         return
     chosen = _array(config, settings or [], {
@@ -106,19 +113,40 @@ def simulate(
         "lanes": lanes, "drain": drain, "clock_mhz": clock_mhz,
     })  # fmt: skip
     if report_csv is not None or topology is not None or model.suffix == ".csv":
-        _require_absent("scalesim's files", plot=plot, trace=trace)
+        _require_absent("scalesim's files", plot=plot, trace=trace, synth=synth or None)
         _finish(shell, _topology(model, chosen, topology=topology, report_csv=report_csv), output)
         return
     from bitfold.fpga_sim import simulate as simulate_graph
 
     report = simulate_graph(open_graph(model), device=device, config=chosen)
+    if synth:
+        report = _synthesised(shell, report)
+    _draw(report, trace=trace, plot=plot)
+    _finish(shell, report, output)
+
+
+def _draw(report: "Report", *, trace: Path | None, plot: Path | None) -> None:
     if trace is not None:
         from bitfold.fpga_sim.timeline import chrome_trace
 
         write_json(trace, chrome_trace(report))
     if plot is not None:
         write_output(plot, draw_report(report))
-    _finish(shell, report, output)
+
+
+def _synthesised(shell: Shell, report: "Report") -> "Report":
+    """Yosys' counts beside the report's, with a line on stderr for each step."""
+    from bitfold.fpga_sim.report import with_synthesis
+
+    with shell.progress() as bar:
+        task = bar.add_task("yosys", total=None)
+
+        def step(what: str) -> None:
+            bar.update(task, description=f"yosys: {what}")
+            if not shell.interactive:
+                shell.note(f"yosys: {what} …")
+
+        return with_synthesis(report, step=step)
 
 
 class Rendered(Protocol):
@@ -137,9 +165,9 @@ def _finish(shell: Shell, report: Rendered, output: Path | None) -> None:
     shell.emit(report.to_dict(), lambda: [report.to_text()])
 
 
-def _require_absent(mode: str, **files: Path | None) -> None:
-    for name, path in files.items():
-        if path is not None:
+def _require_absent(mode: str, **options: Path | bool | None) -> None:
+    for name, given in options.items():
+        if given is not None:
             raise UsageError(
                 f"{mode} and --{name.replace('_', '-')} do not go together",
                 where=f"option --{name.replace('_', '-')}",
@@ -208,6 +236,7 @@ VERB = Verb(
         "bitfold simulate resnet20.onnx --device zu3eg --array 16x16",
         "bitfold simulate resnet20.onnx --set lanes=4 --set depthwise=vector --trace t.json",
         "bitfold simulate resnet20.onnx --mode scalesim --dataflow ws --array 32x32 --json",
+        "bitfold simulate resnet20.onnx --array 4x4 --synth",
         "bitfold simulate topology.csv --mode scalesim --report-csv COMPUTE_REPORT.csv",
         "bitfold simulate cnv.onnx --mode finn --config folding.json",
     ),

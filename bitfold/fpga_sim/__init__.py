@@ -17,8 +17,9 @@ from bitfold.fpga_sim.cycles import (
 from bitfold.fpga_sim.device import Device, Quantity, devices, find_device
 from bitfold.fpga_sim.functional import step_graph, step_graph_cycles
 from bitfold.fpga_sim.mapping import MappedLayer, Mapping, map_graph
+from bitfold.fpga_sim.parts import array_cost, pe_cost
 from bitfold.fpga_sim.report import LayerReport, ModelError, Report, simulate
-from bitfold.fpga_sim.resources import Estimate, array_cost, pe_cost
+from bitfold.fpga_sim.resources import Estimate
 from bitfold.fpga_sim.stepper import Stepped, count_cycles, step_gemm, step_layer_cycles
 
 __all__ = [

@@ -42,14 +42,16 @@ OPTIONAL_SIZES = {
 }
 # Operand widths that a PE kind settles.
 PE_BITS = {"binary": 1, "ternary": 2, "serial": 1}
-# Products of two operands of at most this many bits in one DSP block, most first.
-DSP_PACKING = ((4, 4), (2, 8))
+# Signed bits of a DSP block's narrow port: two products need a field of all their bits and two.
+DSP_PORT = 18
 
 
 def dsp_packing(w_bits: int, a_bits: int) -> int:
-    """Products that one DSP block multiplies at once: 4 up to 4 bits (FINN), 2 up to 8."""
-    widest = max(w_bits, a_bits)
-    return next(count for count, bits in DSP_PACKING if widest <= bits)
+    """Products that one DSP block of the emitted PE multiplies at once: 2 where both factors fit.
+
+    A factor holds two operands, W + A + 2 bits apart: 4 × 4 bits do fit, 5 × 5 do not.
+    """
+    return 2 if w_bits + a_bits + 2 + max(w_bits, a_bits) + 2 <= DSP_PORT else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,8 @@ class ArrayConfig:
     acc_words
         ``ws`` and ``is``: positions whose partial sums the accumulator memory holds at once.
     pe
-        ``parallel`` multiplies ``w_bits`` × ``a_bits`` in LUTs, ``dsp`` in DSP blocks (4 products
-        a block up to 4 bits, 2 up to 8), ``binary`` and ``ternary`` codes of that kind, ``serial``
+        ``parallel`` multiplies ``w_bits`` × ``a_bits`` in LUTs, ``dsp`` in DSP blocks (2 products
+        a block up to 4 × 4 bits), ``binary`` and ``ternary`` codes of that kind, ``serial``
         one pair of bits a lane and cycle. ``auto`` is ``parallel``, or ``ternary`` operands where
         all low-bit codes are.
     edge

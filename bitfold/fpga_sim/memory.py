@@ -9,6 +9,7 @@ from collections.abc import Mapping as ReadOnlyDict
 from dataclasses import dataclass
 
 from bitfold.fpga_sim.array import ArrayConfig
+from bitfold.fpga_sim.block_memory import MemoryCells, memory_cells, ultra_cells
 from bitfold.fpga_sim.cycles import ceil_div
 from bitfold.fpga_sim.mapping import MappedLayer, Mapping, mac_nodes
 from bitfold.fpga_sim.per_graph import per_graph
@@ -112,9 +113,9 @@ def layer_bytes(graph: IntGraph) -> ReadOnlyDict[str, int]:
 
 
 def bram18(width: int, depth: int) -> int:
-    """18-kbit blocks of a simple dual-port memory of ``depth`` words of ``width`` bits.
+    """18-kbit blocks by FINN's rule over the aspect ratios 16384 × 1 … 512 × 36 (mode ``finn``).
 
-    FINN's rule over the aspect ratios 16384 × 1 … 512 × 36.
+    Buffers of the array follow ``block_memory`` instead, as Yosys maps them.
     """
     if width == 1:
         return ceil_div(depth, 16384)
@@ -127,11 +128,6 @@ def bram18(width: int, depth: int) -> int:
     if width <= 18 or depth > 512:
         return ceil_div(depth, 1024) * ceil_div(width, 18)
     return ceil_div(depth, 512) * ceil_div(width, 36)
-
-
-def uram(width: int, depth: int) -> int:
-    """UltraRAM blocks of 4096 words of 72 bits."""
-    return ceil_div(width, 72) * ceil_div(depth, 4096)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +145,22 @@ class Buffer:
         return self.width * self.depth
 
     @property
+    def cells(self) -> MemoryCells:
+        """What synthesis makes of it; of a memory in UltraRAM what is around its blocks."""
+        if self.ram == "bram":
+            return memory_cells(self.width, self.depth)
+        around = ultra_cells(self.width, self.depth)
+        return MemoryCells(lut=around.lut, ff=around.ff)
+
+    @property
     def bram18(self) -> int:
-        """18-kbit blocks; 0 in UltraRAM."""
-        return bram18(self.width, self.depth) if self.ram == "bram" else 0
+        """18-kbit blocks; 0 in UltraRAM and where LUT RAM or flip-flops are cheaper."""
+        return self.cells.bram18
 
     @property
     def uram(self) -> int:
         """UltraRAM blocks; 0 in block RAM."""
-        return uram(self.width, self.depth) if self.ram == "uram" else 0
+        return ultra_cells(self.width, self.depth).blocks if self.ram == "uram" else 0
 
 
 def weight_words(layer: MappedLayer, array: ArrayConfig) -> int:
@@ -214,8 +218,3 @@ def buffers(graph: IntGraph, mapping: Mapping) -> tuple[Buffer, ...]:
         width = array.cols * out_bits
         found.append(Buffer("outputs", width, array.output_words, array.output_ram))
     return tuple(found)
-
-
-def bram36(parts: tuple[Buffer, ...]) -> int:
-    """36-kbit blocks of all buffers; two 18-kbit halves of one block may serve two buffers."""
-    return ceil_div(sum(part.bram18 for part in parts), 2)

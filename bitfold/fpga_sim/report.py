@@ -1,11 +1,14 @@
 """What a simulation says: cycles, time, utilisation, traffic and resources, as a table or JSON."""
 
+from collections.abc import Callable
 from collections.abc import Mapping as ReadOnlyDict
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
+from bitfold.errors import UsageError
 from bitfold.fpga_sim.array import ArrayConfig
+from bitfold.fpga_sim.calibration import calibration
 from bitfold.fpga_sim.cycles import compute_cycles
 from bitfold.fpga_sim.device import RESOURCES, Device, find_device
 from bitfold.fpga_sim.layers import (
@@ -15,8 +18,10 @@ from bitfold.fpga_sim.layers import (
     require_buffers,
     schedule_layer,
 )
+from bitfold.fpga_sim.live import LiveSynthesis, synthesise_estimate
 from bitfold.fpga_sim.mapping import MappedLayer, Mapping, map_graph
 from bitfold.fpga_sim.memory import buffers, layer_traffic
+from bitfold.fpga_sim.parts import PartCost
 from bitfold.fpga_sim.resources import Estimate, estimate
 from bitfold.fpga_sim.scalesim import WRONG
 from bitfold.fpga_sim.tiling import RATE_DENOMINATOR, Plan, Port
@@ -102,6 +107,7 @@ class Report:
     model_error: ModelError
     notes: tuple[str, ...]
     port: Port
+    synthesis: LiveSynthesis | None = None
 
     @property
     def cycles(self) -> int:
@@ -145,10 +151,8 @@ class Report:
 
     def to_dict(self) -> dict[str, object]:
         """The JSON object ``bitfold/simulate/1``."""
-        counts: ReadOnlyDict[str, Count] = dict.fromkeys(RESOURCES)
-        if self.resources is not None:
-            counts = {**self.resources.counts(), "lc": self.resources.lc}
-        error = self.model_error
+        error, used, live = self.model_error, self.resources, self.synthesis
+        beside = {} if live is None else {"synthesis": live.to_dict()}
         return {
             "schema": SCHEMA,
             "device": self.device.name,
@@ -159,7 +163,9 @@ class Report:
             "images_per_s": self.images_per_s,
             "utilisation": self.utilisation,
             "dram_bytes": self.dram_bytes,
-            "resources": dict(counts),
+            "resources": _resource_counts(used),
+            "resource_errors": None if used is None else used.errors(),
+            "parts": None if used is None else [_part_dict(part) for part in used.parts],
             "available": self.device.available,
             "limits": self.device.limits,
             "verdicts": self.verdicts,
@@ -167,6 +173,7 @@ class Report:
             "layers": [layer.to_dict() for layer in self.layers],
             "model_error": {"cycles": error.cycles, "lut": error.lut, "source": error.source},
             "notes": list(self.notes),
+            **beside,
         }
 
     def _array_dict(self) -> dict[str, object]:
@@ -186,7 +193,29 @@ class Report:
 
     def to_text(self) -> str:
         """The same as a table for people."""
-        return "\n".join((*_heading(self), "", *_layer_table(self), "", *_resource_table(self)))
+        live = () if self.synthesis is None else ("", *self.synthesis.to_lines())
+        tables = (*_layer_table(self), "", *_resource_table(self), *live)
+        return "\n".join((*_heading(self), "", *tables))
+
+
+def _resource_counts(used: Estimate | None) -> dict[str, Count]:
+    if used is None:
+        return dict.fromkeys(RESOURCES)
+    return {**used.counts(), "lc": used.lc, "carry4": used.carry4}
+
+
+def _part_dict(part: PartCost) -> dict[str, object]:
+    return {
+        "name": part.name,
+        "lut": part.lut,
+        "lc": part.lc,
+        "ff": part.ff,
+        "dsp": part.dsp,
+        "bram18": part.ramb18 + 2 * part.ramb36,
+        "lut_error": round(part.lut_error, 1),
+        "ff_error": round(part.ff_error, 1),
+        "standing": part.standing,
+    }
 
 
 def _heading(report: Report) -> list[str]:
@@ -223,9 +252,10 @@ def _resource_table(report: Report) -> list[str]:
     if report.resources is None or verdicts is None:
         return notes
     available, limits = report.device.available, report.device.limits
-    lines = [f"{'':<7} {'used':>9} {'limit':>9} {'total':>9}"]
+    bars = report.resources.errors()
+    lines = [f"{'':<7} {'used':>9} {'±':>9} {'limit':>9} {'total':>9}"]
     lines += [
-        f"{key:<7} {used:>9} {limits[key]:>9} {available[key]:>9}  "
+        f"{key:<7} {used:>9} {round(used * bars[key]):>9} {limits[key]:>9} {available[key]:>9}  "
         f"{'fits' if verdicts[key] else 'DOES NOT FIT'}"
         for key, used in report.resources.counts().items()
     ]
@@ -290,9 +320,10 @@ def _model_error(array: ArrayConfig, found: Estimate | None) -> ModelError:
     return ModelError(
         0.0,
         found.lut_error,
-        "cycles: 19 runs of the array in RTL, DRAM stalls apart; LUT: 11 flattened arrays of at "
-        "least 8x8 PEs, one lane, shared drain, under Yosys 0.23, from one synthesised PE; another "
-        "accumulator width is corrected by 2 LUT a bit, unmeasured; LUT under Vivado is unknown",
+        f"cycles: the emitted Verilog in simulation, DRAM stalls apart; LUT: {calibration().tool} "
+        "on its parts, whole arrays and configurations left out of the fit, the worst error of "
+        "each part added up; parts without Verilog count as wholly uncertain; LUT under Vivado is "
+        "unknown",
     )
 
 
@@ -307,8 +338,6 @@ def _notes(mapping: Mapping, found: Estimate | None) -> tuple[str, ...]:
     ]
     if array.mode == "scalesim":
         notes += [f"SCALE-Sim: {text}" for text in WRONG]
-    if array.mode == "native" and array.drain == "shadow":
-        notes.append("the shadow drain's flip-flops are an estimate, not synthesised as an array")
     return tuple(notes)
 
 
@@ -373,6 +402,21 @@ def simulate(
         notes=_notes(mapping, used),
         port=port,
     )
+
+
+def with_synthesis(report: Report, *, step: Callable[[str], None]) -> Report:
+    """``report`` with the counts of Yosys beside it; ``step`` hears what is running.
+
+    Raises UsageError in a mode without resources, MissingDependencyError without Yosys.
+    """
+    if report.resources is None:
+        raise UsageError(
+            "there is no array to synthesise in mode scalesim",
+            where="option --synth",
+            todo="Leave --synth out, or use mode native.",
+        )
+    live = synthesise_estimate(report.mapping, report.resources, step=step)
+    return replace(report, synthesis=live)
 
 
 def _port(array: ArrayConfig, rate: Fraction) -> Port:

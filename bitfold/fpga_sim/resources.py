@@ -1,254 +1,75 @@
 """LUT, FF, DSP and block RAM of the array and its surroundings (docs/fpga_model.md, section 5).
 
-Calibrated on Yosys 0.23 (``calibration.toml``). Every formula names its range of validity there.
+What the emitted Verilog has is calibrated on Yosys (``calibration.toml``) and carries the worst
+error measured. What it does not have yet goes by formula, with its whole size as the error.
 """
 
-import tomllib
-from collections.abc import Mapping as ReadOnlyDict
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import resources
-from types import MappingProxyType
 
-from bitfold.errors import UnsupportedError
-from bitfold.fpga_sim.array import ArrayConfig, dsp_packing
+from bitfold.fpga_sim.array import ArrayConfig
+from bitfold.fpga_sim.calibration import calibration
 from bitfold.fpga_sim.cycles import ceil_div
 from bitfold.fpga_sim.mapping import Mapping
-from bitfold.fpga_sim.memory import bram36, buffers
+from bitfold.fpga_sim.memory import Buffer, buffers
+from bitfold.fpga_sim.parts import (
+    PartCost,
+    design_parts,
+    memory_cost,
+    pe_cost,
+    threshold_cost,
+    thresholds_cost,
+)
+from bitfold.fpga_sim.rtl.design import Design
+from bitfold.fpga_sim.rtl.mapped import mapped_design
 from bitfold.ir.graph import IntGraph
 from bitfold.ir.ops import Rescale
 from bitfold.ir.types import FloatTensor, signed_bits
 
-KINDS = ("1", "T", "2", "3", "4", "5", "6", "7", "8")
-SRL_BITS = 32
-# Controller and address counters of the one measured top level, 8×8: the dearer of (2,2) and
-# (T,T). Skew registers and threshold units are counted apart.
-CONTROL_LUT = 243
-CONTROL_FF = 98
-# A LUT for the adder bit, a LUT for the drain multiplexer bit.
-LUT_PER_ACC_BIT = 2
-PARALLEL_THRESHOLD_BITS = 4
 # Signed operand widths of DSP48E1, the narrowest multiplier of the families in devices.toml.
 DSP_WIDE, DSP_NARROW = 25, 18
+FORMULA = "formula"
 
 
-def kind_bits(kind: str) -> int:
-    """Wires of an operand kind: a ternary code takes two."""
-    return 2 if kind == "T" else int(kind)
+def by_formula(name: str, *, lut: int, ff: int, dsp: int = 0) -> PartCost:
+    """A part without Verilog: uncertain by its whole size."""
+    return PartCost(name, lut, lut, ff, dsp=dsp, lut_error=lut, lc_error=lut, ff_error=ff,
+                    standing=FORMULA)  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class PeRow:
-    """One synthesised PE: LUT and estimated LC by lanes, at ``acc`` accumulator bits."""
+def passes_cost(design: Design, *, out_bits: int) -> PartCost:
+    """What digit passes need beside the PEs.
 
-    weight: str
-    activation: str
-    acc: int
-    threshold_lut: int
-    threshold_ff: int
-    lanes: ReadOnlyDict[int, tuple[int, int]]
-
-    @property
-    def name(self) -> str:
-        """``(W,A)``."""
-        return f"({self.weight},{self.activation})"
+    Per row an adder of S operands for Σ i_a; per column a shifter-adder and R words of LUT RAM.
+    """
+    array = design.array
+    row_lut = out_bits + array.lanes * design.activation.bits
+    column_lut = 2 * out_bits + ceil_div(array.rows, 64) * out_bits
+    lut = array.rows * row_lut + array.cols * column_lut
+    return by_formula("digit passes", lut=lut, ff=(array.rows + array.cols) * out_bits)
 
 
-@cache
-def calibration() -> tuple[PeRow, ...]:
-    """The rows of ``calibration.toml``, cheapest first."""
-    text = resources.files("bitfold.fpga_sim").joinpath("calibration.toml").read_text("utf-8")
-    return tuple(
-        PeRow(
-            weight=row["weight"],
-            activation=row["activation"],
-            acc=row["acc"],
-            threshold_lut=row["threshold"][0],
-            threshold_ff=row["threshold"][1],
-            lanes=MappingProxyType({int(s): (v[0], v[1]) for s, v in row["lanes"].items()}),
-        )
-        for row in tomllib.loads(text)["pe"]
+def vector_cost(design: Design) -> PartCost:
+    """The unit for depthwise layers: a channel is a PE of ``vector_taps`` lanes."""
+    array = design.array
+    pe_kind = "parallel" if array.pe == "dsp" else array.pe
+    unit = replace(array, lanes=array.vector_taps, drain="shared", dataflow="os", pe=pe_kind)
+    pe = pe_cost(replace(design, array=unit))
+    channels = array.vector_channels or array.cols
+    return by_formula(
+        "vector unit",
+        lut=channels * pe.lut,
+        ff=channels * pe.ff,
     )
 
 
-def covering_row(weight: str, activation: str) -> PeRow:
-    """The cheapest synthesised PE both of whose operands are at least as wide (1 < T < 2 < 3 …)."""
-    wanted = KINDS.index(weight), KINDS.index(activation)
-    for row in calibration():
-        if KINDS.index(row.weight) >= wanted[0] and KINDS.index(row.activation) >= wanted[1]:
-            return row
-    raise UnsupportedError(f"no synthesised PE covers ({weight},{activation})", where="array")
+def taps_cost(design: Design) -> PartCost:
+    """The drain's taps of a sub-array.
 
-
-def interpolate_lanes(row: PeRow, lanes: int) -> tuple[int, int]:
-    """LUT and LC at ``lanes``: between synthesised points linear, beyond them with the last slope.
-
-    Rounded up; exact at the synthesised points.
+    A tap after each row is a multiplexer of R inputs a column and accumulator bit, two inputs a
+    LUT after the first.
     """
-    points = sorted(row.lanes)
-    upper = next((s for s in points[1:] if s >= lanes), points[-1])
-    lower = points[points.index(upper) - 1]
-    span, past = upper - lower, lanes - lower
-    low, high = row.lanes[lower], row.lanes[upper]
-    lut, lc = (a + ceil_div((b - a) * past, span) for a, b in zip(low, high, strict=True))
-    return lut, lc
-
-
-@dataclass(frozen=True, slots=True)
-class PeCost:
-    """One interior PE; ``notes`` say where the numbers leave the synthesised table."""
-
-    lut: int
-    lc: int
-    ff: int
-    notes: tuple[str, ...]
-
-
-def _unsynthesised_pe(array: ArrayConfig, *, acc_bits: int) -> PeCost | None:
-    """A PE by formula: DSP products need an adder tree, bit-serial ones a shifted sum."""
-    if array.pe not in ("dsp", "serial"):
-        return None
-    assert array.w_bits is not None
-    assert array.a_bits is not None
-    drain = acc_bits if array.drain == "shadow" else 0
-    bits = array.w_bits + array.a_bits
-    if array.pe == "dsp":
-        blocks = array.lanes // dsp_packing(array.w_bits, array.a_bits)
-        lut = LUT_PER_ACC_BIT * acc_bits + (array.lanes - 1) * bits
-        note = f"DSP PE by formula, not synthesised: {blocks} blocks"
-    else:
-        row = covering_row("1", "1")
-        lut = interpolate_lanes(row, array.lanes)[0] + LUT_PER_ACC_BIT * (acc_bits - row.acc)
-        lut += acc_bits
-        note = "bit-serial PE by formula: a binary PE and a shifter, not synthesised"
-    return PeCost(lut, lut, acc_bits + array.lanes * bits + 3 + drain, (note,))
-
-
-def pe_cost(array: ArrayConfig, *, weight: str, activation: str, acc_bits: int) -> PeCost:
-    """One PE of ``array``.
-
-    FF = ACC + S·(W + A) + 3 flags, plus ACC for a shadow drain: exact on all synthesised PEs.
-    LUT and LC come from the table, plus or minus 2 per accumulator bit of difference.
-    """
-    special = _unsynthesised_pe(array, acc_bits=acc_bits)
-    if special is not None:
-        return special
-    row = covering_row(weight, activation)
-    lut, lc = interpolate_lanes(row, array.lanes)
-    shift = LUT_PER_ACC_BIT * (acc_bits - row.acc)
-    bits = kind_bits(weight) + kind_bits(activation)
-    ff = acc_bits + array.lanes * bits + 3 + (acc_bits if array.drain == "shadow" else 0)
-    facts = {
-        f"PE ({weight},{activation}) bounded by the synthesised {row.name}": (
-            row.name != f"({weight},{activation})"
-        ),
-        f"{array.lanes} lanes interpolated": array.lanes not in row.lanes,
-        f"accumulator of {acc_bits} bits, synthesised with {row.acc}": acc_bits != row.acc,
-    }
-    notes = tuple(text for text, holds in facts.items() if holds)
-    return PeCost(max(1, lut + shift), max(1, lc + shift), ff, notes)
-
-
-@dataclass(frozen=True, slots=True)
-class LogicCost:
-    """LUT cells, estimated LC and FF of a part."""
-
-    lut: int
-    lc: int
-    ff: int
-
-    def __add__(self, other: "LogicCost") -> "LogicCost":
-        """Sums, field by field."""
-        return LogicCost(self.lut + other.lut, self.lc + other.lc, self.ff + other.ff)
-
-
-def array_cost(array: ArrayConfig, *, weight: str, activation: str, acc_bits: int) -> LogicCost:
-    """The R × C array alone.
-
-    LUT = R·C·PE − C·ACC (the top row has no drain multiplexer; a shadow drain the same).
-    FF = R·C·(PE − 1) − R·(S·A + 2) − C·S·W for a shared drain: the flag of the last step is unused
-    and the registers behind the last row and column are trimmed. A shadow drain keeps that flag:
-    R·C·PE − R·(S·A + 3) − C·S·W, by the same reasoning, not synthesised.
-    """
-    pe = pe_cost(array, weight=weight, activation=activation, acc_bits=acc_bits)
-    kept = array.drain == "shadow"
-    ff = array.pes * (pe.ff - (0 if kept else 1))
-    ff -= array.rows * (array.lanes * kind_bits(activation) + (3 if kept else 2))
-    ff -= array.cols * array.lanes * kind_bits(weight)
-    drain = array.cols * acc_bits
-    return LogicCost(array.pes * pe.lut - drain, array.pes * pe.lc - drain, ff)
-
-
-def threshold_cost(activation: str, acc_bits: int, *, cols: int, unit: str = "auto") -> LogicCost:
-    """Threshold units of all columns.
-
-    Up to 4 bits 2^A − 1 parallel comparators and a load chain: LUT of the table in proportion to
-    the accumulator, FF = N·ACC + A exactly. Above, one comparator per column (table row (8,8)).
-    A ``search`` unit, by formula: a comparator a bit in a pipeline, its table in LUTRAM.
-    """
-    bits = kind_bits(activation)
-    if unit == "search":
-        row = covering_row("8", "8")
-        compare = ceil_div(row.threshold_lut * acc_bits, row.acc)
-        lut = cols * (bits * compare + ceil_div(2**bits, 64) * acc_bits * bits)
-        return LogicCost(lut, lut, cols * bits * (acc_bits + bits))
-    parallel = unit == "parallel" or bits <= PARALLEL_THRESHOLD_BITS
-    row = covering_row(activation if parallel else "8", activation if parallel else "8")
-    lut = ceil_div(row.threshold_lut * acc_bits, row.acc)
-    if unit == "parallel" and bits > PARALLEL_THRESHOLD_BITS:
-        lut *= 2**bits - 1
-    comparators = 2 ** kind_bits(activation) - 1 if parallel else 1
-    wires = kind_bits(activation) if parallel else 1
-    return LogicCost(cols * lut, cols * lut, cols * (comparators * acc_bits + wires))
-
-
-def skew_cost(array: ArrayConfig, *, weight: str, activation: str) -> LogicCost:
-    """Input skew: a delay of r at row r and c at column c, in shift-register LUTs from 3 on."""
-
-    def delays(count: int) -> int:
-        return sum(ceil_div(d, SRL_BITS) for d in range(3, count))
-
-    a_wires, w_wires = array.lanes * kind_bits(activation), array.lanes * kind_bits(weight)
-    lut = delays(array.rows) * a_wires + delays(array.cols) * w_wires
-    return LogicCost(lut, lut, array.rows * a_wires + array.cols * w_wires)
-
-
-def passes_cost(array: ArrayConfig, *, activation: str, out_bits: int) -> LogicCost:
-    """What digit passes need beside the PEs: a formula, not synthesised.
-
-    Per row an adder of S operands for Σ i_a; per column a shifter-adder and R words of LUTRAM.
-    """
-    row_lut = out_bits + array.lanes * kind_bits(activation)
-    column_lut = 2 * out_bits + ceil_div(array.rows, 64) * out_bits
-    lut = array.rows * row_lut + array.cols * column_lut
-    return LogicCost(lut, lut, (array.rows + array.cols) * out_bits)
-
-
-def beside_cost(array: ArrayConfig, *, weight: str, activation: str, acc_bits: int) -> LogicCost:
-    """Formulas, not synthesised: the vector unit, and the drain's taps of a sub-array.
-
-    A vector channel is a PE of ``vector_taps`` lanes; a tap after each row is a multiplexer of R
-    inputs a column and accumulator bit, two inputs a LUT after the first.
-    """
-    total = LogicCost(0, 0, 0)
-    if array.depthwise == "vector":
-        unit = replace(array, lanes=array.vector_taps, drain="shared", pe="auto")
-        pe = pe_cost(unit, weight=weight, activation=activation, acc_bits=acc_bits)
-        channels = array.vector_channels or array.cols
-        total += LogicCost(channels * pe.lut, channels * pe.lc, channels * pe.ff)
-    if array.subarray == "best":
-        taps = array.cols * acc_bits * (array.rows // 2)
-        total += LogicCost(taps, taps, 0)
-    return total
-
-
-def array_dsps(array: ArrayConfig) -> int:
-    """Blocks of the products of a ``dsp`` array, else 0."""
-    if array.pe != "dsp":
-        return 0
-    assert array.w_bits is not None
-    assert array.a_bits is not None
-    return array.pes * array.lanes // dsp_packing(array.w_bits, array.a_bits)
+    array = design.array
+    return by_formula("taps", lut=array.cols * design.acc_bits * (array.rows // 2), ff=0)
 
 
 def rescale_dsps(graph: IntGraph, *, cols: int) -> int:
@@ -283,16 +104,52 @@ def _parts(bits: int, width: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Resources of the whole design, and where they leave the synthesised range."""
+    """Resources of the whole design, part by part; ``rescale_dsp`` multiplies behind the drain."""
 
-    lut: int
-    ff: int
-    dsp: int
-    bram36: int
-    uram: int
-    lc: int
-    lut_error: float | None
+    parts: tuple[PartCost, ...]
+    memories: tuple[Buffer, ...]
+    rescale_dsp: int
     notes: tuple[str, ...]
+
+    @property
+    def lut(self) -> int:
+        """LUT sites: logic, LUT RAM and shift registers."""
+        return sum(part.lut for part in self.parts)
+
+    @property
+    def lc(self) -> int:
+        """The same after pairing two small functions into one LUT6."""
+        return sum(part.lc for part in self.parts)
+
+    @property
+    def ff(self) -> int:
+        """Flip-flops."""
+        return sum(part.ff for part in self.parts)
+
+    @property
+    def carry4(self) -> int:
+        """Carry chains of four bits, of the array and its columns."""
+        return sum(part.carry4 for part in self.parts)
+
+    @property
+    def dsp(self) -> int:
+        """DSP blocks of the PEs and of the widest Rescale a column."""
+        return sum(part.dsp for part in self.parts) + self.rescale_dsp
+
+    @property
+    def bram36(self) -> int:
+        """36-kbit blocks; two halves of one may serve two memories."""
+        return ceil_div(sum(part.ramb18 + 2 * part.ramb36 for part in self.parts), 2)
+
+    @property
+    def uram(self) -> int:
+        """UltraRAM blocks."""
+        return sum(memory.uram for memory in self.memories)
+
+    @property
+    def lut_error(self) -> float:
+        """Error bar of ``lut``, as a fraction of it."""
+        return self.errors()["lut"]
 
     def counts(self) -> dict[str, int]:
         """The five kinds that a device counts."""
@@ -304,57 +161,64 @@ class Estimate:
             "uram": self.uram,
         }
 
+    def errors(self) -> dict[str, float]:
+        """Error bars as fractions of the counts.
+
+        The bounds of the parts added up, at least the worst error of a whole design. Block RAM and
+        UltraRAM follow the mapping law, exact on every memory synthesised. What no Verilog exists
+        of is uncertain by its whole size.
+        """
+        loose = [part for part in self.parts if part.standing == FORMULA]
+        counts = self.counts() | {"lc": self.lc, "carry4": self.carry4}
+        bounds = {"dsp": float(sum(part.dsp for part in loose) + self.rescale_dsp)}
+        for what in ("lut", "ff", "lc", "carry4"):
+            unmeasured = sum(getattr(part, what) for part in loose)
+            added = sum(getattr(part, f"{what}_error") for part in self.parts)
+            design = calibration().residuals[f"design {what}"].bar
+            bounds[what] = max(added, design * (counts[what] - unmeasured) + unmeasured)
+        order = ("lut", "ff", "dsp", "bram36", "uram", "lc", "carry4")
+        return {key: round(bounds.get(key, 0.0) / max(1, counts[key]), 4) for key in order}
+
 
 def estimate(graph: IntGraph, mapping: Mapping) -> Estimate:
     """Array, skew, thresholds, controller, digit passes, buffers. No DMA, no processor shell."""
-    array, weight, activation = mapping.array, mapping.w_kind, mapping.a_kind
-    acc_bits = mapping.acc_bits
-    out_bits = max(layer.out_bits for layer in mapping.layers)
-    pe = pe_cost(array, weight=weight, activation=activation, acc_bits=acc_bits)
+    array, design = mapping.array, mapped_design(mapping)
     memories = buffers(graph, mapping)
-    logic = array_cost(array, weight=weight, activation=activation, acc_bits=acc_bits)
-    logic += threshold_cost(activation, out_bits, cols=array.cols, unit=array.thresholds)
-    logic += skew_cost(array, weight=weight, activation=activation)
-    logic += LogicCost(CONTROL_LUT, CONTROL_LUT, CONTROL_FF)
-    logic += beside_cost(array, weight=weight, activation=activation, acc_bits=acc_bits)
+    parts = list(design_parts(design))
     if mapping.has_passes:
-        logic += passes_cost(array, activation=activation, out_bits=out_bits)
-    row = covering_row(weight, activation)
-    plain = array.pe not in ("dsp", "serial") and array.depthwise == "array"
-    plain &= array.subarray == "full" and array.thresholds != "search"
-    synthesised = (
-        plain and (row.weight, row.activation) == (weight, activation) and array.lanes in row.lanes
-    )
-    measured = 0.0 if max(kind_bits(weight), kind_bits(activation)) <= 3 else 0.014
+        out_bits = max(design.acc_bits, *(layer.out_bits for layer in mapping.layers))
+        parts[-1] = thresholds_cost(replace(design, acc_bits=out_bits))
+        parts.append(passes_cost(design, out_bits=out_bits))
+    if array.depthwise == "vector":
+        parts.append(vector_cost(design))
+    if array.subarray == "best":
+        parts.append(taps_cost(design))
+    parts += [memory_cost(f"buffer {memory.name}", memory.cells) for memory in memories]
     return Estimate(
-        lut=logic.lut,
-        ff=logic.ff,
-        dsp=rescale_dsps(graph, cols=array.cols) + array_dsps(array),
-        bram36=bram36(memories),
-        uram=sum(part.uram for part in memories),
-        lc=logic.lc,
-        lut_error=measured if synthesised else None,
-        notes=pe.notes,
+        parts=tuple(parts),
+        memories=memories,
+        rescale_dsp=rescale_dsps(graph, cols=array.cols),
+        notes=_notes(design, array),
     )
+
+
+def _notes(design: Design, array: ArrayConfig) -> tuple[str, ...]:
+    pe = pe_cost(design)
+    if pe.standing == "lanes":
+        return (f"{array.lanes} lanes lie between synthesised ones",)
+    fitted = pe.standing.startswith("fitted")
+    return ("this PE was not synthesised; its LUT are fitted",) if fitted else ()
 
 
 __all__ = [
     "Estimate",
-    "LogicCost",
-    "PeCost",
-    "PeRow",
-    "array_cost",
-    "array_dsps",
-    "beside_cost",
+    "PartCost",
     "calibration",
-    "covering_row",
     "dsp_blocks",
     "estimate",
-    "interpolate_lanes",
-    "kind_bits",
     "passes_cost",
-    "pe_cost",
     "rescale_dsps",
-    "skew_cost",
+    "taps_cost",
     "threshold_cost",
+    "vector_cost",
 ]

@@ -6,6 +6,8 @@ import pytest
 
 from bitfold.cli.app import main
 from bitfold.export import to_onnx
+from bitfold.fpga_sim import live
+from bitfold.fpga_sim.synthesis import Cells
 from tests.unit.test_fpga_report import small_graph
 
 
@@ -57,6 +59,32 @@ def test_simulate_writes_and_reads_scalesims_files(folder, tmp_path, run_json):
     assert len(report.read_text("utf-8").splitlines()) == 1 + len(first["layers"])
     assert fails("simulate", topology) == 2
     assert fails("simulate", topology, "--mode", "scalesim", "--plot", "p.png") == 2
+
+
+COUNTED = Cells(lut=100, lutram=20, lc=90, ff=60, carry4=5, dsp=0, ramb18=1, ramb36=1, muxf=0)
+
+
+def test_simulate_reports_yosys_beside_the_model(folder, capsys, monkeypatch):
+    monkeypatch.setattr(live, "yosys_version", lambda: "Yosys 0.23")
+    monkeypatch.setattr(live, "synthesise", lambda units: [COUNTED] * len(units))
+    assert main(["simulate", str(folder / "net.onnx"), "--array", "2x3", "--synth", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["synthesis"]
+    # Three buffers and the design.
+    assert found["resources"] == {"lut": 480, "lc": 440, "ff": 240, "dsp": 0, "bram18": 12}
+    assert found["scope"] == "the whole design, and its buffers"
+    assert found["left_out"] == ["digit passes"]
+    monkeypatch.setattr(live, "WHOLE_LUTS", 0)
+    assert main(["simulate", str(folder / "net.onnx"), "--array", "2x3", "--synth"]) == 0
+    printed = capsys.readouterr()
+    assert "one PE times 2 x 3" in printed.out
+    assert "yosys: one PE" in printed.err
+
+
+def test_synthesis_that_cannot_be_is_refused(folder, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    for rest in ((), ("--mode", "scalesim"), ("--mode", "finn", "--config", "f.json")):
+        assert fails("simulate", folder / "net.onnx", "--synth", *rest) == 2
+        assert capsys.readouterr().out == ""
 
 
 def test_simulate_estimates_a_finn_folding(folder, tmp_path, run_json):

@@ -21,7 +21,7 @@ from bitfold.fpga_sim.explore import (
 )
 from tests.unit.test_fpga_report import small_graph
 
-AXES = {"array": ("4x4", "8x2"), "lanes": (1, 2, 3), "pe": ("auto", "dsp")}
+AXES = {"array": ("4x4", "8x2"), "lanes": (1, 3, 5), "pe": ("auto", "dsp")}
 
 
 @pytest.fixture(scope="module")

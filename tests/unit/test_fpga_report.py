@@ -9,15 +9,9 @@ import numpy as np
 import pytest
 
 from bitfold.errors import UnsupportedError, UsageError
-from bitfold.fpga_sim import ArrayConfig, Gemm, compute_cycles, map_graph, pe_cost, simulate
+from bitfold.fpga_sim import ArrayConfig, Gemm, compute_cycles, map_graph, simulate
 from bitfold.fpga_sim.memory import bram18, buffers, layer_bytes, layer_traffic
-from bitfold.fpga_sim.resources import (
-    calibration,
-    covering_row,
-    dsp_blocks,
-    interpolate_lanes,
-    threshold_cost,
-)
+from bitfold.fpga_sim.resources import dsp_blocks
 from bitfold.ir import Conv2d, Dequantize, Grid, IntGraph, Linear, Quantize, Reshape, Thresholds
 
 
@@ -133,42 +127,6 @@ def test_buffers_are_doubled_and_hold_all_digits():
         (16, 2 * 256),
         (16, 2 * 32),
     ]
-
-
-@pytest.mark.parametrize(
-    ("wanted", "covered"),
-    [(("1", "1"), "(1,1)"), (("3", "2"), "(3,3)"), (("2", "1"), "(2,2)"), (("1", "T"), "(T,T)"),
-     (("T", "1"), "(T,T)"), (("5", "4"), "(8,8)"), (("1", "3"), "(3,3)")],
-)  # fmt: skip
-def test_the_cheapest_covering_pe_bounds_an_unsynthesised_one(wanted, covered):
-    assert covering_row(*wanted).name == covered
-
-
-def test_lanes_are_exact_where_synthesised_and_linear_between():
-    for row in calibration():
-        assert {s: interpolate_lanes(row, s) for s in row.lanes} == dict(row.lanes)
-    binary = covering_row("1", "1")
-    assert interpolate_lanes(binary, 6) == (40, 31)
-    assert interpolate_lanes(binary, 64) == (159, 134)
-
-
-def test_a_narrower_accumulator_saves_two_luts_a_bit():
-    synthesised = pe_cost(ArrayConfig(), weight="2", activation="2", acc_bits=16)
-    narrower = pe_cost(ArrayConfig(), weight="2", activation="2", acc_bits=12)
-    assert (synthesised.lut, synthesised.ff) == (52, 23)
-    assert (narrower.lut, narrower.ff) == (44, 19)
-    assert synthesised.notes == ()
-    assert narrower.notes == ("accumulator of 12 bits, synthesised with 16",)
-
-
-@pytest.mark.parametrize(
-    ("activation", "acc", "lut", "ff"),
-    [("1", 14, 10, 15), ("T", 14, 32, 44), ("2", 16, 38, 50), ("3", 18, 88, 129),
-     ("4", 21, 224, 319), ("8", 29, 20, 30)],
-)  # fmt: skip
-def test_a_threshold_unit_costs_what_synthesis_says(activation, acc, lut, ff):
-    unit = threshold_cost(activation, acc, cols=1)
-    assert (unit.lut, unit.ff) == (lut, ff)
 
 
 def test_a_product_needs_one_block_up_to_25_by_18_bits_either_way_round():

@@ -89,10 +89,10 @@ def test_a_serial_array_takes_a_cycle_for_every_pair_of_bits():
     assert (report.mapping.w_kind, report.mapping.a_kind) == ("1", "1")
 
 
-def test_dsp_pes_pack_four_products_a_block():
+def test_dsp_pes_pack_two_products_a_block():
     config = ArrayConfig(rows=8, cols=4, pe="dsp", lanes=4)
-    assert simulate(small_graph(), config=config).resources.dsp == 8 * 4
-    with pytest.raises(UsageError, match="3 lanes do not divide into DSP blocks of 4 products"):
+    assert simulate(small_graph(), config=config).resources.dsp == 8 * 4 * 2
+    with pytest.raises(UsageError, match="3 lanes do not divide into DSP blocks of 2 products"):
         simulate(small_graph(), config=ArrayConfig(pe="dsp", lanes=3))
 
 

@@ -120,8 +120,8 @@ def test_the_other_side_of_an_addition_is_lowered_before():
 
 def test_a_slice_that_is_added_behind_a_convolution_is_copied():
     nodes = [
-        IMAGE, conv("a"), rescale("r", "a"), conv("b"), rescale("s", "b"), Concat("two", ("r", "r")),
-        Slice("part", "two", 1, 3), Add("sum", "part", "s"),
+        IMAGE, conv("a"), rescale("r", "a"), conv("b"), rescale("s", "b"),
+        Concat("two", ("r", "r")), Slice("part", "two", 1, 3), Add("sum", "part", "s"),
     ]  # fmt: skip
     graph = IntGraph.of([*nodes, *wide_tail("sum")])
     assert ("CopyStep", "part") in kinds(graph)

@@ -5,6 +5,7 @@ odd code (code = 2 · index − (2^bits − 1)). Other grids send their index, a
 this leaves out of a sum, lo · Σ w, is known for every filter (docs/fpga_model.md).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,6 +109,29 @@ class Design:
                 todo="Use pe parallel.",
             )
 
+    @classmethod
+    def from_parameters(cls, values: Mapping[str, int]) -> "Design":
+        """The design of some of the ``parameters``, defaults for the rest.
+
+        Threshold units only where their COUNT is given.
+        """
+        array = ArrayConfig(
+            rows=values.get("ROWS", 1),
+            cols=values.get("COLS", 1),
+            lanes=values.get("LANES", 1),
+            dataflow=_name(DATAFLOWS, values.get("DATAFLOW", 0)),
+            drain="shadow" if values.get("SHADOW") else "shared",
+            pe=_name(KINDS, values.get("KIND", KINDS["parallel"])),
+            acc_words=values.get("DEPTH", 1024),
+        )
+        unit = None
+        if "COUNT" in values:
+            unit = ThresholdUnit(values["OB"], values["COUNT"], 0, values["TABLES"],
+                                 search=bool(values["SEARCH"]))  # fmt: skip
+        weight = Operand(values.get("WB", 2), values.get("W_FMT", SIGNED))
+        activation = Operand(values.get("AB", 2), values.get("A_FMT", UNSIGNED))
+        return cls(array, weight, activation, values.get("ACC", 16), unit)
+
     @property
     def counts_matches(self) -> bool:
         """Whether both operands are one bit, so that PEs count matches (XNOR)."""
@@ -146,6 +170,10 @@ class Design:
             "CW": COUNT_BITS,
             "AW": ADDRESS_BITS,
         }
+
+
+def _name(codes: Mapping[str, int], code: int) -> str:
+    return next(name for name, value in codes.items() if value == code)
 
 
 def natural_kind(weight: Grid) -> str:
