@@ -1,13 +1,13 @@
 """Each layer as a job for the tiling search: what a block costs and which blocks fit on chip."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from collections.abc import Mapping as ReadOnlyDict
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
 from bitfold.errors import UsageError
 from bitfold.fpga_sim.array import ArrayConfig
-from bitfold.fpga_sim.cycles import Gemm, ceil_div, compute_cycles
+from bitfold.fpga_sim.cycles import Gemm, ceil_div, compute_cycles, refill_cycles, visits
 from bitfold.fpga_sim.mapping import MappedLayer
 from bitfold.fpga_sim.memory import Buffer, tile_words, weight_words
 from bitfold.fpga_sim.tiling import Job, Plan, Port, Traffic, Window, choose
@@ -187,15 +187,21 @@ def make_job(shape: LayerShape, array: ArrayConfig, capacity: Capacity) -> Job:
         return _vector_job(shape, array, capacity)
     gemm = shape.gemm
     pixels = array.cols if array.dataflow == "is" else array.rows
+    column_folds = gemm.groups * _folds_a_group(gemm, array)
+    grouped = gemm.groups > 1
+    blocks = _Blocks(gemm, array, pixels, _folds_a_group(gemm, array))
     return Job(
         row_folds=ceil_div(gemm.pixels, pixels),
-        column_folds=gemm.groups * _folds_a_group(gemm, array),
+        column_folds=column_folds,
         pixels=pixels,
-        grouped=gemm.groups > 1,
+        all_pixels=gemm.pixels,
+        filters=1 if grouped else array.cols,
+        all_filters=column_folds if grouped else gemm.filters,
+        grouped=grouped,
         window=shape.window,
         traffic=shape.traffic,
-        cost=_cost(gemm, array, pixels),
-        tail=_steady(gemm, array)[1],
+        cost=cache(blocks.cost),
+        tail=blocks.tail,
         most_rows=gemm.pixels,
         most_columns=capacity.weights // (2 * shape.weight_words),
         most_band=capacity.band_bytes,
@@ -215,45 +221,68 @@ def _steady(gemm: Gemm, array: ArrayConfig) -> tuple[int, int]:
     return again - once, 2 * once - again
 
 
-def _cost(gemm: Gemm, array: ArrayConfig, pixels: int) -> Callable[[int, int], int]:
-    """Cycles of a block of (row folds, column folds): what streams is cut, what stays is folded."""
-    one = replace(gemm, groups=1)
-    width = ceil_div(ceil_div(gemm.filters, _folds_a_group(gemm, array)), array.cols) * array.cols
+def _refill(gemm: Gemm, array: ArrayConfig) -> int:
+    """Cycles that a block on top of ``_steady`` takes because its operands come with it."""
+    if array.dataflow == "os" or array.drain == "shared":
+        return 0
+    return refill_cycles(visits(gemm, array), rows=array.rows, cols=array.cols)
 
-    @cache
-    def fold(rows: int, columns: int) -> int:
-        part = replace(
-            one,
-            pixels=min(rows * pixels, gemm.pixels),
-            filters=min(columns * width, gemm.filters),
-        )
-        return _steady(part, array)[0]
 
-    if array.dataflow == "os":
-        tile = fold(1, 1)
-        return lambda rows, columns: rows * columns * tile
-    if array.dataflow == "ws":
-        return lambda rows, columns: columns * fold(rows, 1)
-    if gemm.groups > 1:
-        return lambda rows, columns: rows * columns * fold(1, 1)
-    return lambda rows, columns: rows * fold(1, columns)
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """Cycles of blocks of (pixels, filters), a row fold of ``pixels``: what streams is cut.
+
+    Grouped layers count whole column folds in place of filters.
+    """
+
+    gemm: Gemm
+    array: ArrayConfig
+    pixels: int
+    group_folds: int
+
+    def cost(self, pixels: int, filters: int) -> int:
+        """Cycles of a block from its first operand to the next block's."""
+        part, times = self._part(pixels, filters)
+        return times * _steady(part, self.array)[0] + _refill(part, self.array)
+
+    def tail(self, pixels: int, filters: int) -> int:
+        """Cycles more until the results of the last block have left."""
+        part, _ = self._part(pixels, filters)
+        return _steady(part, self.array)[1] - _refill(part, self.array)
+
+    def _part(self, pixels: int, filters: int) -> tuple[Gemm, int]:
+        """The product that a block repeats, and how often."""
+        gemm, array = self.gemm, self.array
+        grouped = gemm.groups > 1
+        rows = ceil_div(pixels, self.pixels)
+        columns = filters if grouped else ceil_div(filters, array.cols)
+        fold = ceil_div(gemm.filters, self.group_folds) if grouped else min(array.cols, filters)
+        one = replace(gemm, groups=1, pixels=min(self.pixels, pixels), filters=fold)
+        if array.dataflow == "ws":
+            return replace(one, pixels=pixels), columns
+        if array.dataflow == "is" and not grouped:
+            return replace(one, filters=filters), rows
+        return one, rows * columns
 
 
 def _vector_job(shape: LayerShape, array: ArrayConfig, capacity: Capacity) -> Job:
     """Channels side by side, taps of a pixel together; a row fold is one output row."""
     gemm, window = shape.gemm, shape.window
     steps = ceil_div(window.taps, array.vector_taps) * gemm.passes * gemm.serial
-    row = window.out_width * steps
     channels = gemm.groups * gemm.filters
+    at_once = array.vector_channels or array.cols
     return Job(
         row_folds=window.out_height,
-        column_folds=ceil_div(channels, array.vector_channels or array.cols),
+        column_folds=ceil_div(channels, at_once),
         pixels=window.out_width,
+        all_pixels=window.out_height * window.out_width,
+        filters=at_once,
+        all_filters=channels,
         grouped=True,
         window=window,
         traffic=shape.traffic,
-        cost=lambda rows, columns: rows * columns * row,
-        tail=VECTOR_REGISTERS + (array.vector_taps - 1).bit_length(),
+        cost=lambda pixels, channels: pixels * ceil_div(channels, at_once) * steps,
+        tail=lambda pixels, channels: VECTOR_REGISTERS + (array.vector_taps - 1).bit_length(),
         most_rows=window.out_height,
         most_columns=channels,
         most_band=capacity.band_bytes,

@@ -6,10 +6,13 @@ loads what block b + 1 lacks and stores what block b − 1 left:
 
     cycles = load(0) + Σ_b max(compute(b), load(b + 1) + store(b − 1)) + store(last)
 
+and the last block computes until its results have left the array, ``tail`` cycles more.
+
 ``choose`` takes the cheapest of all sizes 1, 2, 4, … folds in both loop orders;
 ``schedule.step_blocks`` is the same timeline, block by block.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -47,7 +50,7 @@ class Port:
 class Window:
     """Rows of a layer's input: of the map, of the kernel, the stride, and the output's size.
 
-    ``taps`` counts the kernel's positions.
+    ``taps`` counts the kernel's positions, ``padding`` the rows above the map.
     """
 
     height: int
@@ -56,6 +59,16 @@ class Window:
     out_height: int
     out_width: int
     taps: int
+    padding: int = 0
+
+    def reach(self, pixels: int) -> Fraction:
+        """Share of the map that the loader has read for the first ``pixels`` output pixels.
+
+        It follows the output through its row: (pixels − 1) / out_width · stride + kernel − padding
+        rows, so that rows come in even parts.
+        """
+        rows = Fraction((pixels - 1) * self.stride, self.out_width) + self.kernel - self.padding
+        return min(Fraction(1), max(Fraction(0), rows / self.height))
 
     def rows(self, pixels: int) -> int:
         """Most input rows that ``pixels`` consecutive output pixels need."""
@@ -85,34 +98,70 @@ class Traffic:
 class Job:
     """One layer on one array, ready to be tiled.
 
-    ``pixels`` of one row fold; ``cost(rows, columns)`` cycles of a block on chip, ``tail`` once a
-    layer; ``most_rows``, ``most_columns`` and ``most_band`` (bytes): what half a buffer holds.
+    ``pixels`` of one row fold and of all, ``filters`` of one column fold and of all (a grouped
+    layer counts whole folds); ``cost(pixels, filters)`` cycles of a block on chip, ``tail`` what
+    the last one takes more; ``most_rows``, ``most_columns`` and ``most_band`` (bytes): what half a
+    buffer holds.
     """
 
     row_folds: int
     column_folds: int
     pixels: int
+    all_pixels: int
+    filters: int
+    all_filters: int
     grouped: bool
     window: Window
     traffic: Traffic
     cost: Callable[[int, int], int]
-    tail: int
+    tail: Callable[[int, int], int]
     most_rows: int
     most_columns: int
     most_band: int
 
+    @property
+    def area(self) -> int:
+        """Outputs of the layer: ``all_pixels`` · ``all_filters``."""
+        return self.all_pixels * self.all_filters
+
     def band_bytes(self, rows: int) -> int:
-        """Input bytes of a block of ``rows`` row folds: the rows of its largest band."""
+        """Most input bytes of a block of ``rows`` row folds: what its rows take on chip."""
         if rows >= self.row_folds:
             return self.traffic.inputs
         needed = self.window.rows(rows * self.pixels)
         return ceil_div(self.traffic.inputs * needed, self.window.height)
 
+    def first_bytes(self, rows: int) -> int:
+        """Input bytes that the first band of ``rows`` row folds loads."""
+        if rows >= self.row_folds:
+            return self.traffic.inputs
+        return math.ceil(self.traffic.inputs * self.window.reach(rows * self.pixels))
+
     def next_bytes(self, rows: int) -> int:
-        """Input bytes of every band but the first: a line buffer keeps the rows they share."""
+        """Input bytes of a band between the first and the last: as far as its pixels go.
+
+        Where the map ends before the bands do, equal parts of what is left.
+        """
         bands = ceil_div(self.row_folds, rows)
-        rest = self.traffic.inputs - self.band_bytes(rows)
-        return ceil_div(rest, bands - 1) if bands > 1 else 0
+        if bands == 1:
+            return 0
+        window, rest = self.window, self.traffic.inputs - self.first_bytes(rows)
+        area = window.out_width * window.height
+        part = ceil_div(self.traffic.inputs * rows * self.pixels * window.stride, area)
+        return part if part * (bands - 2) <= rest else ceil_div(rest, bands - 1)
+
+    def last_bytes(self, rows: int) -> int:
+        """Input bytes of the last band of several: what is left of the map."""
+        bands = ceil_div(self.row_folds, rows)
+        rest = self.traffic.inputs - self.first_bytes(rows)
+        return max(0, rest - (bands - 2) * self.next_bytes(rows))
+
+    def input_bytes(self, rows: int, band: int) -> int:
+        """Input bytes that ``band`` of those of ``rows`` row folds loads."""
+        if band == 0:
+            return self.first_bytes(rows)
+        last = (band + 1) * rows >= self.row_folds
+        return (self.last_bytes if last else self.next_bytes)(rows)
 
     def fits_rows(self, rows: int) -> bool:
         """Whether half of each buffer holds a block of ``rows`` row folds."""
@@ -191,8 +240,8 @@ class _Cases:
     """All cases side by side, arrays (cases, 1, 1); blocks (outer, inner) broadcast against them.
 
     ``counts`` are the blocks of the outer and of the inner loop, ``bands`` the input bytes of the
-    first band and of any other, ``costs`` the cycles of the four kinds of block: full or last in
-    rows, in columns.
+    first band, of any other and of the last, ``costs`` the cycles of the four kinds of block: full
+    or last in rows, in columns.
     """
 
     job: Job
@@ -201,45 +250,50 @@ class _Cases:
     n: Ints
     outside: NDArray[np.bool_]
     counts: tuple[Ints, Ints]
-    bands: tuple[Ints, Ints]
+    bands: tuple[Ints, Ints, Ints]
     costs: tuple[tuple[Ints, Ints], tuple[Ints, Ints]]
-
-    def folds(self, outer: Ints, inner: Ints) -> tuple[Ints, Ints]:
-        """Row and column folds of a block; the last one of a loop may be smaller."""
-        i, j = np.where(self.outside, outer, inner), np.where(self.outside, inner, outer)
-        rows = np.minimum(self.m, self.job.row_folds - i * self.m)
-        return rows, np.minimum(self.n, self.job.column_folds - j * self.n)
 
     def compute(self, outer: Ints, inner: Ints) -> Ints:
         """Cycles of a block on chip."""
-        rows, columns = self.folds(outer, inner)
+        pixels, filters = self.outputs(outer, inner)
         (full, last_column), (last_row, corner) = self.costs
-        whole = rows == self.m
+        whole = pixels == self.m * self.job.pixels
         found: Ints = np.where(
-            columns == self.n, np.where(whole, full, last_row), np.where(whole, last_column, corner)
+            filters == self.n * self.job.filters,
+            np.where(whole, full, last_row),
+            np.where(whole, last_column, corner),
         )
         return found
 
+    def outputs(self, outer: Ints, inner: Ints) -> tuple[Ints, Ints]:
+        """Pixels and filters of a block; the last one of a loop may be smaller."""
+        i, j = np.where(self.outside, outer, inner), np.where(self.outside, inner, outer)
+        job, pixels, filters = self.job, self.m * self.job.pixels, self.n * self.job.filters
+        return (
+            np.minimum(pixels, job.all_pixels - i * pixels),
+            np.minimum(filters, job.all_filters - j * filters),
+        )
+
     def load(self, outer: Ints, inner: Ints) -> Ints:
         """Port cycles of what a block lacks; 0 past the last block."""
-        rows, columns = self.folds(outer, inner)
+        pixels, filters = self.outputs(outer, inner)
         job, count = self.job, self.counts
         first = inner == 0
         every = (count[1] > 1) | (outer == 0)
-        area = job.row_folds * job.column_folds
-        weights = self._bursts(_ceil(job.traffic.constants * columns, job.column_folds))
-        others = self._bursts(_ceil(job.traffic.others * rows * columns, area))
-        at_top = np.where(self.outside, outer, inner) == 0
-        band = self._bursts(np.where(at_top, *self.bands))
+        weights = self._bursts(_ceil(job.traffic.constants * filters, job.all_filters))
+        others = self._bursts(_ceil(job.traffic.others * pixels * filters, job.area))
+        index, first_band = np.where(self.outside, outer, inner), self.bands[0]
+        number = np.where(self.outside, *self.counts)
+        later = np.where(index == number - 1, self.bands[2], self.bands[1])
+        band = self._bursts(np.where(index == 0, first_band, later))
         num_bytes = others + np.where(np.where(self.outside, first, every), band, 0)
         num_bytes += np.where(np.where(self.outside, every, first), weights, 0)
         return np.where(outer < count[0], self._cycles(num_bytes), 0)
 
     def store(self, outer: Ints, inner: Ints) -> Ints:
         """Port cycles of what a block leaves; 0 before the first block."""
-        rows, columns = self.folds(outer, inner)
-        area = self.job.row_folds * self.job.column_folds
-        num_bytes = self._bursts(_ceil(self.job.traffic.writes * rows * columns, area))
+        pixels, filters = self.outputs(outer, inner)
+        num_bytes = self._bursts(_ceil(self.job.traffic.writes * pixels * filters, self.job.area))
         return np.where(outer >= 0, self._cycles(num_bytes), 0)
 
     def _bursts(self, num_bytes: Ints) -> Ints:
@@ -266,23 +320,26 @@ def _totals(
 ) -> tuple[Ints, Ints]:
     """Cycles of each case, and the part that computes."""
 
-    def cost(rows: Ints, columns: Ints) -> Ints:
-        pairs = zip(rows.tolist(), columns.tolist(), strict=True)
-        return np.array([job.cost(*pair) for pair in pairs], dtype=np.int64)[:, None, None]
+    def priced(of: Callable[[int, int], int], pixels: Ints, filters: Ints) -> Ints:
+        pairs = zip(pixels.tolist(), filters.tolist(), strict=True)
+        return np.array([of(*pair) for pair in pairs], dtype=np.int64)[:, None, None]
 
     def per_case(count: Callable[[int], int]) -> Ints:
         known = {rows: count(rows) for rows in set(m.tolist())}
         return np.array([known[rows] for rows in m.tolist()], dtype=np.int64)[:, None, None]
 
     num_bands, num_columns = _ceil(job.row_folds + 0 * m, m), _ceil(job.column_folds + 0 * n, n)
-    last_m = job.row_folds - (num_bands - 1) * m
-    last_n = job.column_folds - (num_columns - 1) * n
+    pixels = np.minimum(m * job.pixels, job.all_pixels)
+    filters = np.minimum(n * job.filters, job.all_filters)
+    last_pixels = job.all_pixels - (num_bands - 1) * pixels
+    last_filters = job.all_filters - (num_columns - 1) * filters
     counts = np.where(outside, num_bands, num_columns), np.where(outside, num_columns, num_bands)
     cases = _Cases(
         job, port, m[:, None, None], n[:, None, None], outside[:, None, None],
         (counts[0][:, None, None], counts[1][:, None, None]),
-        (per_case(job.band_bytes), per_case(job.next_bytes)),
-        ((cost(m, n), cost(m, last_n)), (cost(last_m, n), cost(last_m, last_n))),
+        (per_case(job.first_bytes), per_case(job.next_bytes), per_case(job.last_bytes)),
+        ((priced(job.cost, pixels, filters), priced(job.cost, pixels, last_filters)),
+         (priced(job.cost, last_pixels, filters), priced(job.cost, last_pixels, last_filters))),
     )  # fmt: skip
     num_outer, num_inner = cases.counts
     outer, outer_times = _representatives(num_outer)
@@ -291,11 +348,12 @@ def _totals(
     ends, begins = inner == num_inner - 1, inner == 0
     following = np.where(ends, outer + 1, outer), np.where(ends, 0, inner + 1)
     preceding = np.where(begins, outer - 1, outer), np.where(begins, num_inner - 1, inner - 1)
-    compute = cases.compute(outer, inner)
+    at_last = (outer == num_outer - 1) & ends
+    compute = cases.compute(outer, inner) + at_last * priced(job.tail, last_pixels, last_filters)
     busy = np.maximum(compute, cases.load(*following) + cases.store(*preceding))
     times = outer_times * inner_times
     zero = np.zeros_like(num_outer)
     edges = cases.load(zero, zero) + cases.store(num_outer - 1, num_inner - 1)
-    computing = (compute * times).sum(axis=(1, 2)) + job.tail
-    total = (busy * times).sum(axis=(1, 2)) + edges[:, 0, 0] + job.tail
+    computing = (compute * times).sum(axis=(1, 2))
+    total = (busy * times).sum(axis=(1, 2)) + edges[:, 0, 0]
     return total, computing
