@@ -7,6 +7,7 @@ import pytest
 
 from bitfold.fpga_sim import ArrayConfig, Gemm, compute_cycles, scalesim_output_size
 from bitfold.fpga_sim.resources import LogicCost, array_cost, calibration, pe_cost
+from bitfold.fpga_sim.scalesim_access import accesses
 
 SCALESIM = Path(__file__).parent / "scalesim"
 # (rows, cols, lanes, drain, P, K, M, cycles): bit-exact RTL runs under Verilator 5.006.
@@ -175,3 +176,15 @@ def test_flip_flops_of_a_pe_equal_synthesis(row):
         pe_cost(ArrayConfig(drain=drain), weight=weight, activation=activation, acc_bits=acc).ff
         for drain in ("shared", "shadow")
     ] == ffs
+
+
+@pytest.mark.parametrize("path", sorted(SCALESIM.glob("*.csv")), ids=lambda path: path.stem)
+def test_accesses_on_chip_equal_scalesims(path):
+    flow, size = path.stem.split("_")[-2:]
+    rows, cols = map(int, size.split("x"))
+    array = ArrayConfig(rows=rows, cols=cols, dataflow=flow, mode="scalesim")
+    for row in rows_of(path.name):
+        found = accesses(gemm_of(row), array)
+        counted = (found.inputs, found.filters, found.outputs)
+        names = ("ifmap_sram_reads", "filter_sram_reads", "ofmap_sram_writes")
+        assert counted == tuple(int(row[name]) for name in names), row["layer"]
