@@ -1,6 +1,6 @@
 """Each layer as a job for the tiling search: what a block costs and which blocks fit on chip."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Mapping as ReadOnlyDict
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -189,7 +189,7 @@ def make_job(shape: LayerShape, array: ArrayConfig, capacity: Capacity) -> Job:
     pixels = array.cols if array.dataflow == "is" else array.rows
     column_folds = gemm.groups * _folds_a_group(gemm, array)
     grouped = gemm.groups > 1
-    blocks = _Blocks(gemm, array, pixels, _folds_a_group(gemm, array))
+    cost, tail = _blocks(gemm, array, pixels, _folds_a_group(gemm, array))
     return Job(
         row_folds=ceil_div(gemm.pixels, pixels),
         column_folds=column_folds,
@@ -200,8 +200,8 @@ def make_job(shape: LayerShape, array: ArrayConfig, capacity: Capacity) -> Job:
         grouped=grouped,
         window=shape.window,
         traffic=shape.traffic,
-        cost=cache(blocks.cost),
-        tail=blocks.tail,
+        cost=cost,
+        tail=tail,
         most_rows=gemm.pixels,
         most_columns=capacity.weights // (2 * shape.weight_words),
         most_band=capacity.band_bytes,
@@ -228,41 +228,45 @@ def _refill(gemm: Gemm, array: ArrayConfig) -> int:
     return refill_cycles(visits(gemm, array), rows=array.rows, cols=array.cols)
 
 
-@dataclass(frozen=True, slots=True)
-class _Blocks:
-    """Cycles of blocks of (pixels, filters), a row fold of ``pixels``: what streams is cut.
+def _blocks(
+    gemm: Gemm, array: ArrayConfig, pixels: int, group_folds: int
+) -> tuple[Callable[[int, int], int], Callable[[int, int], int]]:
+    """Cost and tail of blocks of (pixels, filters), a row fold of ``pixels``: what streams is cut.
 
-    Grouped layers count whole column folds in place of filters.
+    The cost counts from a block's first operand to the next block's, the tail from there until
+    results have left. Grouped layers count whole column folds in place of filters.
     """
+    grouped = gemm.groups > 1
+    fold = ceil_div(gemm.filters, group_folds) if grouped else min(array.cols, gemm.filters)
+    one = replace(gemm, groups=1, pixels=min(pixels, gemm.pixels), filters=fold)
+    streams = {"ws": "pixels", "is": "filters"}.get(array.dataflow)
+    if grouped and streams == "filters":
+        streams = None  # a group is not cut
 
-    gemm: Gemm
-    array: ArrayConfig
-    pixels: int
-    group_folds: int
+    @cache
+    def priced(length: int) -> tuple[int, int, int]:
+        part = one if streams is None else replace(one, **{streams: length})
+        steady, shown = _steady(part, array)
+        refill = _refill(part, array)
+        return steady, refill, shown - refill
 
-    def cost(self, pixels: int, filters: int) -> int:
-        """Cycles of a block from its first operand to the next block's."""
-        part, times = self._part(pixels, filters)
-        return times * _steady(part, self.array)[0] + _refill(part, self.array)
+    def parts(block_pixels: int, block_filters: int) -> tuple[int, int]:
+        """What streams, and how often."""
+        rows = -(-block_pixels // pixels)
+        columns = block_filters if grouped else -(-block_filters // array.cols)
+        if streams is None:
+            return 0, rows * columns
+        return (block_pixels, columns) if streams == "pixels" else (block_filters, rows)
 
-    def tail(self, pixels: int, filters: int) -> int:
-        """Cycles more until the results of the last block have left."""
-        part, _ = self._part(pixels, filters)
-        return _steady(part, self.array)[1] - _refill(part, self.array)
+    def cost(block_pixels: int, block_filters: int) -> int:
+        length, times = parts(block_pixels, block_filters)
+        steady, refill, _ = priced(length)
+        return times * steady + refill
 
-    def _part(self, pixels: int, filters: int) -> tuple[Gemm, int]:
-        """The product that a block repeats, and how often."""
-        gemm, array = self.gemm, self.array
-        grouped = gemm.groups > 1
-        rows = ceil_div(pixels, self.pixels)
-        columns = filters if grouped else ceil_div(filters, array.cols)
-        fold = ceil_div(gemm.filters, self.group_folds) if grouped else min(array.cols, filters)
-        one = replace(gemm, groups=1, pixels=min(self.pixels, pixels), filters=fold)
-        if array.dataflow == "ws":
-            return replace(one, pixels=pixels), columns
-        if array.dataflow == "is" and not grouped:
-            return replace(one, filters=filters), rows
-        return one, rows * columns
+    def tail(block_pixels: int, block_filters: int) -> int:
+        return priced(parts(block_pixels, block_filters)[0])[2]
+
+    return cost, tail
 
 
 def _vector_job(shape: LayerShape, array: ArrayConfig, capacity: Capacity) -> Job:

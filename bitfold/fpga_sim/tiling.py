@@ -12,7 +12,6 @@ and the last block computes until its results have left the array, ``tail`` cycl
 ``schedule.step_blocks`` is the same timeline, block by block.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -61,14 +60,15 @@ class Window:
     taps: int
     padding: int = 0
 
-    def reach(self, pixels: int) -> Fraction:
-        """Share of the map that the loader has read for the first ``pixels`` output pixels.
+    def part(self, num_bytes: int, pixels: int) -> int:
+        """What the loader has read, of a map of ``num_bytes``, for the first ``pixels`` outputs.
 
         It follows the output through its row: (pixels − 1) / out_width · stride + kernel − padding
         rows, so that rows come in even parts.
         """
-        rows = Fraction((pixels - 1) * self.stride, self.out_width) + self.kernel - self.padding
-        return min(Fraction(1), max(Fraction(0), rows / self.height))
+        read = (pixels - 1) * self.stride + (self.kernel - self.padding) * self.out_width
+        whole = self.height * self.out_width
+        return ceil_div(num_bytes * min(whole, max(0, read)), whole)
 
     def rows(self, pixels: int) -> int:
         """Most input rows that ``pixels`` consecutive output pixels need."""
@@ -135,33 +135,29 @@ class Job:
         """Input bytes that the first band of ``rows`` row folds loads."""
         if rows >= self.row_folds:
             return self.traffic.inputs
-        return math.ceil(self.traffic.inputs * self.window.reach(rows * self.pixels))
+        return self.window.part(self.traffic.inputs, rows * self.pixels)
 
     def next_bytes(self, rows: int) -> int:
-        """Input bytes of a band between the first and the last: as far as its pixels go.
-
-        Where the map ends before the bands do, equal parts of what is left.
-        """
-        bands = ceil_div(self.row_folds, rows)
-        if bands == 1:
-            return 0
-        window, rest = self.window, self.traffic.inputs - self.first_bytes(rows)
+        """Input bytes of a band after the first: as far as its pixels go."""
+        window = self.window
         area = window.out_width * window.height
-        part = ceil_div(self.traffic.inputs * rows * self.pixels * window.stride, area)
-        return part if part * (bands - 2) <= rest else ceil_div(rest, bands - 1)
+        return ceil_div(self.traffic.inputs * rows * self.pixels * window.stride, area)
 
-    def last_bytes(self, rows: int) -> int:
-        """Input bytes of the last band of several: what is left of the map."""
-        bands = ceil_div(self.row_folds, rows)
+    def full_bands(self, rows: int) -> int:
+        """Bands after the first that load ``next_bytes``; one more takes the rest of the map."""
         rest = self.traffic.inputs - self.first_bytes(rows)
-        return max(0, rest - (bands - 2) * self.next_bytes(rows))
+        bands = ceil_div(self.row_folds, rows)
+        return max(0, min(rest // max(1, self.next_bytes(rows)), bands - 2))
 
     def input_bytes(self, rows: int, band: int) -> int:
         """Input bytes that ``band`` of those of ``rows`` row folds loads."""
+        full = self.full_bands(rows)
         if band == 0:
             return self.first_bytes(rows)
-        last = (band + 1) * rows >= self.row_folds
-        return (self.last_bytes if last else self.next_bytes)(rows)
+        if band <= full:
+            return self.next_bytes(rows)
+        rest = self.traffic.inputs - self.first_bytes(rows) - full * self.next_bytes(rows)
+        return rest if band == full + 1 else 0
 
     def fits_rows(self, rows: int) -> bool:
         """Whether half of each buffer holds a block of ``rows`` row folds."""
@@ -240,8 +236,8 @@ class _Cases:
     """All cases side by side, arrays (cases, 1, 1); blocks (outer, inner) broadcast against them.
 
     ``counts`` are the blocks of the outer and of the inner loop, ``bands`` the input bytes of the
-    first band, of any other and of the last, ``costs`` the cycles of the four kinds of block: full
-    or last in rows, in columns.
+    first band and of others, and how many others are full, ``costs`` the cycles of the four kinds
+    of block: full or last in rows, in columns.
     """
 
     job: Job
@@ -282,9 +278,9 @@ class _Cases:
         every = (count[1] > 1) | (outer == 0)
         weights = self._bursts(_ceil(job.traffic.constants * filters, job.all_filters))
         others = self._bursts(_ceil(job.traffic.others * pixels * filters, job.area))
-        index, first_band = np.where(self.outside, outer, inner), self.bands[0]
-        number = np.where(self.outside, *self.counts)
-        later = np.where(index == number - 1, self.bands[2], self.bands[1])
+        index, (first_band, next_band, full) = np.where(self.outside, outer, inner), self.bands
+        rest = job.traffic.inputs - first_band - full * next_band
+        later = np.where(index <= full, next_band, np.where(index == full + 1, rest, 0))
         band = self._bursts(np.where(index == 0, first_band, later))
         num_bytes = others + np.where(np.where(self.outside, first, every), band, 0)
         num_bytes += np.where(np.where(self.outside, every, first), weights, 0)
@@ -305,11 +301,19 @@ class _Cases:
         return np.where(num_bytes > 0, self.port.latency + moving, 0)
 
 
-def _representatives(count: Ints) -> tuple[Ints, Ints]:
-    """Indices 0, 1, 2 … and the last two of a loop, with how many blocks behave like each."""
-    index = np.concatenate([0 * count, 0 * count + 1, 0 * count + 2, count - 2, count - 1], axis=-1)
+def _representatives(count: Ints, full: Ints) -> tuple[Ints, Ints]:
+    """Indices of a loop, with how many blocks behave like each.
+
+    The first two, the last two, and of those between them the ones before which loads are alike,
+    the one at ``full`` and those behind it.
+    """
+    end = count - 3
+    after = np.maximum(2, full + 1)
+    index = np.concatenate([0 * count, 0 * count + 1, 0 * count + 2, full, after, count - 2,
+                            count - 1], axis=-1)  # fmt: skip
     times = np.concatenate(
-        [1 + 0 * count, 1 * (count >= 4), np.maximum(0, count - 4), 1 * (count >= 3),
+        [1 + 0 * count, 1 * (count >= 4), np.maximum(0, np.minimum(end, full - 1) - 1),
+         1 * ((full >= 2) & (full <= end)), np.maximum(0, end - after + 1), 1 * (count >= 3),
          1 * (count >= 2)], axis=-1,
     )  # fmt: skip
     return index, times
@@ -337,13 +341,14 @@ def _totals(
     cases = _Cases(
         job, port, m[:, None, None], n[:, None, None], outside[:, None, None],
         (counts[0][:, None, None], counts[1][:, None, None]),
-        (per_case(job.first_bytes), per_case(job.next_bytes), per_case(job.last_bytes)),
+        (per_case(job.first_bytes), per_case(job.next_bytes), per_case(job.full_bands)),
         ((priced(job.cost, pixels, filters), priced(job.cost, pixels, last_filters)),
          (priced(job.cost, last_pixels, filters), priced(job.cost, last_pixels, last_filters))),
     )  # fmt: skip
     num_outer, num_inner = cases.counts
-    outer, outer_times = _representatives(num_outer)
-    inner, inner_times = _representatives(num_inner)
+    full = cases.bands[2]
+    outer, outer_times = _representatives(num_outer, np.where(cases.outside, full, 0))
+    inner, inner_times = _representatives(num_inner, np.where(cases.outside, 0, full))
     outer, outer_times = np.swapaxes(outer, 1, 2), np.swapaxes(outer_times, 1, 2)
     ends, begins = inner == num_inner - 1, inner == 0
     following = np.where(ends, outer + 1, outer), np.where(ends, 0, inner + 1)

@@ -30,8 +30,8 @@ LAYERS = {
     "3x3, bandwidth": ((8, 8, 16, 3, 1, 1), (Fraction(1, 3), 20, 16), (4, 1), False),
     "stride 2, latency": ((8, 4, 16, 3, 2, 1), (2, 300, 64), (1, 0), False),
 }
-# Rows that end before their bands do, filters that fill no fold, drains behind a slow port: the
-# closed form is near.
+# Parts of rows that round to other bursts, folds of groups that are not full, drains behind a slow
+# port: the closed form is near.
 UNEVEN = {
     "residual": ((8, 8, 16, 3, 1, 1), (Fraction(3, 2), 64, 64), (4, 0.5), True),
     "depthwise": ((6, 8, 8, 3, 1, 8), (8, 64, 32), (2, 1), False),
