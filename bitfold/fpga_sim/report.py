@@ -290,7 +290,8 @@ def _model_error(array: ArrayConfig, found: Estimate | None) -> ModelError:
     return ModelError(
         0.0,
         found.lut_error,
-        "cycles: 19 runs of the array in RTL, DRAM stalls apart; LUT: 11 flattened arrays of at "
+        "cycles: 4320 runs of the emitted Verilog, all equal; with DRAM 188 runs of layers, median "
+        "0.0 %, worst 3.9 %; LUT: 11 flattened arrays of at "
         "least 8x8 PEs, one lane, shared drain, under Yosys 0.23, from one synthesised PE; another "
         "accumulator width is corrected by 2 LUT a bit, unmeasured; LUT under Vivado is unknown",
     )
