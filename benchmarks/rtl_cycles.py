@@ -178,11 +178,11 @@ def write(path: Path, arrays: list[dict]) -> None:
         "wrong_results": sum(entry["wrong_results"] for entry in arrays),
         "rtl_cycles": sum(entry["cycles"] for entry in arrays),
         "kinds": {name: asdict(kind) for name, kind in KINDS.items()},
-        "shapes": shapes(),
-        "arrays": arrays,
     }
-    text = json.dumps(report, indent=1)
-    write_atomically(path, (text + "\n").encode())
+    head = json.dumps(report, indent=1).removesuffix("\n}")
+    lines = ",\n  ".join(json.dumps(entry) for entry in arrays)
+    text = f'{head},\n "shapes": {json.dumps(shapes())},\n "arrays": [\n  {lines}\n ]\n}}\n'
+    write_atomically(path, text.encode())
 
 
 def main() -> None:

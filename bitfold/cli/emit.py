@@ -7,7 +7,7 @@ import typer
 
 from bitfold.cli.inputs import ModelArgument, open_array, open_graph, require_file
 from bitfold.cli.shell import Shell, Verb, one_of, parse_pair
-from bitfold.cli.simulate import ConfigOption, DataflowOption, DrainOption, LanesOption
+from bitfold.cli.simulate import ConfigOption, DataflowOption, DrainOption, LanesOption, SetOption
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +57,7 @@ def emit(
     lanes: LanesOption = None,
     pe: PeOption = None,
     config: ConfigOption = None,
+    settings: SetOption = None,
     image: ImageOption = None,
     check: CheckOption = None,
 ) -> None:
@@ -69,26 +70,39 @@ def emit(
     size = None if array is None else parse_pair(array, option="--array", separator="x")
     if config is not None:
         require_file(config, kind="array description")
-    from bitfold.fpga_sim.rtl import check_run, require_new_folder, require_simulator, write_folder
+    from bitfold.fpga_sim.rtl import (
+        check_run,
+        outside,
+        require_new_folder,
+        require_simulator,
+        write_folder,
+    )
 
     if check is not None:
         require_simulator(one_of(check, SIMULATORS, option="--check"))
     require_new_folder(output)
     graph = open_graph(model)
     changes: dict[str, object] = {"dataflow": dataflow, "drain": drain, "lanes": lanes, "pe": pe}
-    described = _array(size, config, changes)
+    described = _array(size, config, settings or [], changes)
     run = _layer(graph, layer, described, _image(graph, image, seed=shell.seed))
     if check is not None:
         shell.log.info("simulating %s with %s", run.name, check)
         check_run(run, simulator=check)
     written = write_folder(run, output)
-    fields = _fields(form, model, run, written, check)
+    absent = outside(described)
+    if absent:
+        shell.log.warning("not part of the Verilog: %s", ", ".join(absent))
+    fields = _fields(form, model, run, written, check, absent)
     shell.emit(fields, lambda: [_sentence(run, written, check)])
 
 
 def _array(
-    size: tuple[int, int] | None, config: Path | None, changes: dict[str, object]
+    size: tuple[int, int] | None,
+    config: Path | None,
+    settings: list[str],
+    changes: dict[str, object],
 ) -> "ArrayConfig":
+    """The file's array, then ``--set``, then the options that were given."""
     from dataclasses import replace
 
     from bitfold.fpga_sim import ArrayConfig
@@ -97,7 +111,7 @@ def _array(
     given = {key: value for key, value in changes.items() if value is not None}
     if size is not None:
         given |= {"rows": size[0], "cols": size[1]}
-    return replace(base, **given)  # type: ignore[arg-type]  # checked by ArrayConfig itself
+    return replace(base.with_settings(settings), **given)  # type: ignore[arg-type]  # checked by ArrayConfig itself
 
 
 def _image(graph: "IntGraph", path: Path | None, *, seed: int) -> "NDArray[np.uint8]":
@@ -112,14 +126,20 @@ def _image(graph: "IntGraph", path: Path | None, *, seed: int) -> "NDArray[np.ui
 def _layer(
     graph: "IntGraph", name: str | None, array: "ArrayConfig", image: "NDArray[np.uint8]"
 ) -> "LayerRun":
-    from bitfold.fpga_sim.rtl import find_layer, input_codes, layer_run
+    from bitfold.fpga_sim.rtl import find_layer, input_codes, layer_run, require_emittable
 
     node = find_layer(graph, name)
+    require_emittable(graph, node, array)
     return layer_run(graph, node, input_codes(graph, node, image), array)
 
 
 def _fields(
-    form: str, model: Path, run: "LayerRun", written: "Emitted", check: str | None
+    form: str,
+    model: Path,
+    run: "LayerRun",
+    written: "Emitted",
+    check: str | None,
+    absent: tuple[str, ...],
 ) -> dict[str, object]:
     design, array = run.design, run.design.array
     return {
@@ -148,6 +168,7 @@ def _fields(
         "cycles": written.cycles,
         "thresholds": design.thresholds is not None,
         "checked_with": check,
+        "outside": list(absent),
     }
 
 

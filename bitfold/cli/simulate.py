@@ -58,7 +58,11 @@ TraceOption = Annotated[
 ]
 ReportCsvOption = Annotated[
     Path | None,
-    typer.Option("--report-csv", metavar="FILE.csv", help="Write SCALE-Sim's compute report."),
+    typer.Option(
+        "--report-csv",
+        metavar="PATH",
+        help="Write SCALE-Sim's compute report, or into a folder its three reports.",
+    ),
 ]
 TopologyOption = Annotated[
     Path | None,
@@ -101,7 +105,7 @@ def simulate(
     if config is not None:
         require_file(config, kind="array description")
     for path in (output, plot, trace, report_csv, topology):
-        if path is not None:
+        if path is not None and not (path is report_csv and path.is_dir()):
             require_folder_of(path)
     if mode == "finn":
         _require_absent("finn", plot=plot, trace=trace, report_csv=report_csv, topology=topology,
@@ -225,8 +229,20 @@ def _topology(
     if topology is not None:
         write_output(topology, write_topology(layers).encode())
     if report_csv is not None:
-        write_output(report_csv, report.to_csv().encode())
+        _write_reports(report, report_csv)
     return report
+
+
+def _write_reports(report: "TopologyReport", path: Path) -> None:
+    """The compute report as a file, or all three of SCALE-Sim's into a folder."""
+    from bitfold.fpga_sim.scalesim_access import access_csv, bandwidth_csv
+
+    if not path.is_dir():
+        write_output(path, report.to_csv().encode())
+        return
+    write_output(path / "COMPUTE_REPORT.csv", report.to_csv().encode())
+    write_output(path / "BANDWIDTH_REPORT.csv", bandwidth_csv(report).encode())
+    write_output(path / "DETAILED_ACCESS_REPORT.csv", access_csv(report).encode())
 
 
 VERB = Verb(

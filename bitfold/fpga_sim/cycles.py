@@ -118,6 +118,16 @@ def double_cycles(found: Visits, *, rows: int, cols: int) -> int:
     return total - max(found.rest, least) + found.rest + 2 * rows + cols + 2
 
 
+def refill_cycles(found: Visits, *, rows: int, cols: int) -> int:
+    """Cycles that a run after another one takes more than its visits in ``double_cycles``.
+
+    Its first operand is not there while the last visit before it streams: R loads and a swap come
+    after that visit, and not before its own swap has crossed the array, R + C − 1 cycles.
+    """
+    padded = max(found.rest, 2 * rows + cols - 1)
+    return max(found.rest, rows + cols - 1) - padded + rows + 1
+
+
 def compute_cycles(gemm: Gemm, array: ArrayConfig) -> int:
     """Cycles of one layer on the array, from its first operand read to its last result."""
     if array.mode == "scalesim":

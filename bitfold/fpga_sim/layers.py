@@ -7,7 +7,7 @@ from functools import cache, lru_cache
 
 from bitfold.errors import UsageError
 from bitfold.fpga_sim.array import ArrayConfig
-from bitfold.fpga_sim.cycles import Gemm, ceil_div, compute_cycles
+from bitfold.fpga_sim.cycles import Gemm, ceil_div, compute_cycles, refill_cycles, visits
 from bitfold.fpga_sim.mapping import MappedLayer
 from bitfold.fpga_sim.memory import Buffer, tile_words, weight_words
 from bitfold.fpga_sim.tiling import Job, Plan, Port, Traffic, Window, choose
@@ -187,15 +187,21 @@ def make_job(shape: LayerShape, array: ArrayConfig, capacity: Capacity) -> Job:
         return _vector_job(shape, array, capacity)
     gemm = shape.gemm
     pixels = array.cols if array.dataflow == "is" else array.rows
+    column_folds = gemm.groups * _folds_a_group(gemm, array)
+    grouped = gemm.groups > 1
+    cost, tail = _blocks(gemm, array, pixels, _folds_a_group(gemm, array))
     return Job(
         row_folds=ceil_div(gemm.pixels, pixels),
-        column_folds=gemm.groups * _folds_a_group(gemm, array),
+        column_folds=column_folds,
         pixels=pixels,
-        grouped=gemm.groups > 1,
+        all_pixels=gemm.pixels,
+        filters=1 if grouped else array.cols,
+        all_filters=column_folds if grouped else gemm.filters,
+        grouped=grouped,
         window=shape.window,
         traffic=shape.traffic,
-        cost=_cost(gemm, array, pixels),
-        tail=_steady(gemm, array)[1],
+        cost=cost,
+        tail=tail,
         most_rows=gemm.pixels,
         most_columns=capacity.weights // (2 * shape.weight_words),
         most_band=capacity.band_bytes,
@@ -215,45 +221,72 @@ def _steady(gemm: Gemm, array: ArrayConfig) -> tuple[int, int]:
     return again - once, 2 * once - again
 
 
-def _cost(gemm: Gemm, array: ArrayConfig, pixels: int) -> Callable[[int, int], int]:
-    """Cycles of a block of (row folds, column folds): what streams is cut, what stays is folded."""
-    one = replace(gemm, groups=1)
-    width = ceil_div(ceil_div(gemm.filters, _folds_a_group(gemm, array)), array.cols) * array.cols
+def _refill(gemm: Gemm, array: ArrayConfig) -> int:
+    """Cycles that a block on top of ``_steady`` takes because its operands come with it."""
+    if array.dataflow == "os" or array.drain == "shared":
+        return 0
+    return refill_cycles(visits(gemm, array), rows=array.rows, cols=array.cols)
+
+
+def _blocks(
+    gemm: Gemm, array: ArrayConfig, pixels: int, group_folds: int
+) -> tuple[Callable[[int, int], int], Callable[[int, int], int]]:
+    """Cost and tail of blocks of (pixels, filters), a row fold of ``pixels``: what streams is cut.
+
+    The cost counts from a block's first operand to the next block's, the tail from there until
+    results have left. Grouped layers count whole column folds in place of filters.
+    """
+    grouped = gemm.groups > 1
+    fold = ceil_div(gemm.filters, group_folds) if grouped else min(array.cols, gemm.filters)
+    one = replace(gemm, groups=1, pixels=min(pixels, gemm.pixels), filters=fold)
+    streams = {"ws": "pixels", "is": "filters"}.get(array.dataflow)
+    if grouped and streams == "filters":
+        streams = None  # a group is not cut
 
     @cache
-    def fold(rows: int, columns: int) -> int:
-        part = replace(
-            one,
-            pixels=min(rows * pixels, gemm.pixels),
-            filters=min(columns * width, gemm.filters),
-        )
-        return _steady(part, array)[0]
+    def priced(length: int) -> tuple[int, int, int]:
+        part = one if streams is None else replace(one, **{streams: length})
+        steady, shown = _steady(part, array)
+        refill = _refill(part, array)
+        return steady, refill, shown - refill
 
-    if array.dataflow == "os":
-        tile = fold(1, 1)
-        return lambda rows, columns: rows * columns * tile
-    if array.dataflow == "ws":
-        return lambda rows, columns: columns * fold(rows, 1)
-    if gemm.groups > 1:
-        return lambda rows, columns: rows * columns * fold(1, 1)
-    return lambda rows, columns: rows * fold(1, columns)
+    def parts(block_pixels: int, block_filters: int) -> tuple[int, int]:
+        """What streams, and how often."""
+        rows = -(-block_pixels // pixels)
+        columns = block_filters if grouped else -(-block_filters // array.cols)
+        if streams is None:
+            return 0, rows * columns
+        return (block_pixels, columns) if streams == "pixels" else (block_filters, rows)
+
+    def cost(block_pixels: int, block_filters: int) -> int:
+        length, times = parts(block_pixels, block_filters)
+        steady, refill, _ = priced(length)
+        return times * steady + refill
+
+    def tail(block_pixels: int, block_filters: int) -> int:
+        return priced(parts(block_pixels, block_filters)[0])[2]
+
+    return cost, tail
 
 
 def _vector_job(shape: LayerShape, array: ArrayConfig, capacity: Capacity) -> Job:
     """Channels side by side, taps of a pixel together; a row fold is one output row."""
     gemm, window = shape.gemm, shape.window
     steps = ceil_div(window.taps, array.vector_taps) * gemm.passes * gemm.serial
-    row = window.out_width * steps
     channels = gemm.groups * gemm.filters
+    at_once = array.vector_channels or array.cols
     return Job(
         row_folds=window.out_height,
-        column_folds=ceil_div(channels, array.vector_channels or array.cols),
+        column_folds=ceil_div(channels, at_once),
         pixels=window.out_width,
+        all_pixels=window.out_height * window.out_width,
+        filters=at_once,
+        all_filters=channels,
         grouped=True,
         window=window,
         traffic=shape.traffic,
-        cost=lambda rows, columns: rows * columns * row,
-        tail=VECTOR_REGISTERS + (array.vector_taps - 1).bit_length(),
+        cost=lambda pixels, channels: pixels * ceil_div(channels, at_once) * steps,
+        tail=lambda pixels, channels: VECTOR_REGISTERS + (array.vector_taps - 1).bit_length(),
         most_rows=window.out_height,
         most_columns=channels,
         most_band=capacity.band_bytes,

@@ -113,7 +113,9 @@ def _window(graph: IntGraph, node: MacNode) -> Window:
         return Window(1, 1, 1, 1, 1, taps=1)
     _, kh, kw, _ = node.weight.shape
     height, width = graph.types[node.name].shape[:2]
-    return Window(graph.types[node.x].shape[0], kh, node.stride[0], height, width, taps=kh * kw)
+    rows = graph.types[node.x].shape[0]
+    top, stride = node.padding[0], node.stride[0]
+    return Window(rows, kh, stride, height, width, taps=kh * kw, padding=top)
 
 
 def _settle_widths(graph: IntGraph, nodes: tuple[MacNode, ...], array: ArrayConfig) -> ArrayConfig:

@@ -10,7 +10,8 @@ from bitfold.fpga_sim.tiling import Job, Plan, Port
 class Block:
     """One block: when it begins, how long it computes, and what the port does meanwhile.
 
-    ``load`` brings the operands of the next block, ``store`` takes the results of the one before.
+    ``load`` brings the operands of the next block, ``store`` takes the results of the one before;
+    the last block computes until its results have left the array.
     """
 
     begin: int
@@ -26,27 +27,28 @@ class Block:
 
 def step_blocks(job: Job, port: Port, plan: Plan) -> list[Block]:
     """Every block of ``plan`` in time; the layer's first load ends where the first block begins."""
-    cells = _cells(job, plan)
+    cells = block_folds(job, plan)
     loads = [_load(job, port, plan, cells, i) for i in range(len(cells))]
-    stores = [_store(job, port, cell[2], cell[3]) for cell in cells]
+    stores = [_store(job, port, plan, cell) for cell in cells]
     timeline: list[Block] = []
     now = loads[0]
-    for b, (_, _, rows, columns) in enumerate(cells):
-        load = loads[b + 1] if b + 1 < len(cells) else 0
-        block = Block(now, job.cost(rows, columns), load, stores[b - 1] if b else 0)
+    for b, cell in enumerate(cells):
+        last = b + 1 == len(cells)
+        outputs = _outputs(job, plan, cell)
+        compute = job.cost(*outputs) + (job.tail(*outputs) if last else 0)
+        block = Block(now, compute, 0 if last else loads[b + 1], stores[b - 1] if b else 0)
         timeline.append(block)
         now = block.end
     return timeline
 
 
 def stepped_cycles(job: Job, port: Port, plan: Plan) -> int:
-    """Cycles of the whole layer: to the end of the last store, and what shows once a layer."""
-    timeline = step_blocks(job, port, plan)
-    last = _cells(job, plan)[-1]
-    return timeline[-1].end + _store(job, port, last[2], last[3]) + job.tail
+    """Cycles of the whole layer, to the end of the last store."""
+    last = block_folds(job, plan)[-1]
+    return step_blocks(job, port, plan)[-1].end + _store(job, port, plan, last)
 
 
-def _cells(job: Job, plan: Plan) -> list[tuple[int, int, int, int]]:
+def block_folds(job: Job, plan: Plan) -> list[tuple[int, int, int, int]]:
     """(band, column block, row folds, column folds) of every block in order."""
     bands = range(ceil_div(job.row_folds, plan.rows))
     columns = range(ceil_div(job.column_folds, plan.columns))
@@ -67,17 +69,27 @@ def _cells(job: Job, plan: Plan) -> list[tuple[int, int, int, int]]:
 
 def _load(job: Job, port: Port, plan: Plan, cells: list[tuple[int, int, int, int]], b: int) -> int:
     """Port cycles of what block ``b`` needs and the block before it did not hold."""
-    band, column, rows, columns = cells[b]
+    band, column, _, _ = cells[b]
     held = cells[b - 1] if b else (-1, -1, 0, 0)
-    traffic, area = job.traffic, job.row_folds * job.column_folds
-    num_bytes = port.rounded(ceil_div(traffic.others * rows * columns, area))
+    pixels, filters = _outputs(job, plan, cells[b])
+    num_bytes = port.rounded(ceil_div(job.traffic.others * pixels * filters, job.area))
     if held[0] != band:
-        num_bytes += port.rounded((job.next_bytes if band else job.band_bytes)(plan.rows))
+        num_bytes += port.rounded(job.input_bytes(plan.rows, band))
     if held[1] != column:
-        num_bytes += port.rounded(ceil_div(traffic.constants * columns, job.column_folds))
+        num_bytes += port.rounded(ceil_div(job.traffic.constants * filters, job.all_filters))
     return port.cycles(num_bytes)
 
 
-def _store(job: Job, port: Port, rows: int, columns: int) -> int:
-    area = job.row_folds * job.column_folds
-    return port.cycles(port.rounded(ceil_div(job.traffic.writes * rows * columns, area)))
+def _store(job: Job, port: Port, plan: Plan, cell: tuple[int, int, int, int]) -> int:
+    pixels, filters = _outputs(job, plan, cell)
+    return port.cycles(port.rounded(ceil_div(job.traffic.writes * pixels * filters, job.area)))
+
+
+def _outputs(job: Job, plan: Plan, cell: tuple[int, int, int, int]) -> tuple[int, int]:
+    """Pixels and filters of a block: the last ones may have fewer than their folds hold."""
+    band, column, rows, columns = cell
+    pixel, filter_ = band * plan.rows * job.pixels, column * plan.columns * job.filters
+    return (
+        min(pixel + rows * job.pixels, job.all_pixels) - pixel,
+        min(filter_ + columns * job.filters, job.all_filters) - filter_,
+    )

@@ -6,6 +6,8 @@ loads what block b + 1 lacks and stores what block b − 1 left:
 
     cycles = load(0) + Σ_b max(compute(b), load(b + 1) + store(b − 1)) + store(last)
 
+and the last block computes until its results have left the array, ``tail`` cycles more.
+
 ``choose`` takes the cheapest of all sizes 1, 2, 4, … folds in both loop orders;
 ``schedule.step_blocks`` is the same timeline, block by block.
 """
@@ -47,7 +49,7 @@ class Port:
 class Window:
     """Rows of a layer's input: of the map, of the kernel, the stride, and the output's size.
 
-    ``taps`` counts the kernel's positions.
+    ``taps`` counts the kernel's positions, ``padding`` the rows above the map.
     """
 
     height: int
@@ -56,6 +58,17 @@ class Window:
     out_height: int
     out_width: int
     taps: int
+    padding: int = 0
+
+    def part(self, num_bytes: int, pixels: int) -> int:
+        """What the loader has read, of a map of ``num_bytes``, for the first ``pixels`` outputs.
+
+        It follows the output through its row: (pixels − 1) / out_width · stride + kernel − padding
+        rows, so that rows come in even parts.
+        """
+        read = (pixels - 1) * self.stride + (self.kernel - self.padding) * self.out_width
+        whole = self.height * self.out_width
+        return ceil_div(num_bytes * min(whole, max(0, read)), whole)
 
     def rows(self, pixels: int) -> int:
         """Most input rows that ``pixels`` consecutive output pixels need."""
@@ -85,34 +98,66 @@ class Traffic:
 class Job:
     """One layer on one array, ready to be tiled.
 
-    ``pixels`` of one row fold; ``cost(rows, columns)`` cycles of a block on chip, ``tail`` once a
-    layer; ``most_rows``, ``most_columns`` and ``most_band`` (bytes): what half a buffer holds.
+    ``pixels`` of one row fold and of all, ``filters`` of one column fold and of all (a grouped
+    layer counts whole folds); ``cost(pixels, filters)`` cycles of a block on chip, ``tail`` what
+    the last one takes more; ``most_rows``, ``most_columns`` and ``most_band`` (bytes): what half a
+    buffer holds.
     """
 
     row_folds: int
     column_folds: int
     pixels: int
+    all_pixels: int
+    filters: int
+    all_filters: int
     grouped: bool
     window: Window
     traffic: Traffic
     cost: Callable[[int, int], int]
-    tail: int
+    tail: Callable[[int, int], int]
     most_rows: int
     most_columns: int
     most_band: int
 
+    @property
+    def area(self) -> int:
+        """Outputs of the layer: ``all_pixels`` · ``all_filters``."""
+        return self.all_pixels * self.all_filters
+
     def band_bytes(self, rows: int) -> int:
-        """Input bytes of a block of ``rows`` row folds: the rows of its largest band."""
+        """Most input bytes of a block of ``rows`` row folds: what its rows take on chip."""
         if rows >= self.row_folds:
             return self.traffic.inputs
         needed = self.window.rows(rows * self.pixels)
         return ceil_div(self.traffic.inputs * needed, self.window.height)
 
+    def first_bytes(self, rows: int) -> int:
+        """Input bytes that the first band of ``rows`` row folds loads."""
+        if rows >= self.row_folds:
+            return self.traffic.inputs
+        return self.window.part(self.traffic.inputs, rows * self.pixels)
+
     def next_bytes(self, rows: int) -> int:
-        """Input bytes of every band but the first: a line buffer keeps the rows they share."""
+        """Input bytes of a band after the first: as far as its pixels go."""
+        window = self.window
+        area = window.out_width * window.height
+        return ceil_div(self.traffic.inputs * rows * self.pixels * window.stride, area)
+
+    def full_bands(self, rows: int) -> int:
+        """Bands after the first that load ``next_bytes``; one more takes the rest of the map."""
+        rest = self.traffic.inputs - self.first_bytes(rows)
         bands = ceil_div(self.row_folds, rows)
-        rest = self.traffic.inputs - self.band_bytes(rows)
-        return ceil_div(rest, bands - 1) if bands > 1 else 0
+        return max(0, min(rest // max(1, self.next_bytes(rows)), bands - 2))
+
+    def input_bytes(self, rows: int, band: int) -> int:
+        """Input bytes that ``band`` of those of ``rows`` row folds loads."""
+        full = self.full_bands(rows)
+        if band == 0:
+            return self.first_bytes(rows)
+        if band <= full:
+            return self.next_bytes(rows)
+        rest = self.traffic.inputs - self.first_bytes(rows) - full * self.next_bytes(rows)
+        return rest if band == full + 1 else 0
 
     def fits_rows(self, rows: int) -> bool:
         """Whether half of each buffer holds a block of ``rows`` row folds."""
@@ -191,8 +236,8 @@ class _Cases:
     """All cases side by side, arrays (cases, 1, 1); blocks (outer, inner) broadcast against them.
 
     ``counts`` are the blocks of the outer and of the inner loop, ``bands`` the input bytes of the
-    first band and of any other, ``costs`` the cycles of the four kinds of block: full or last in
-    rows, in columns.
+    first band and of others, and how many others are full, ``costs`` the cycles of the four kinds
+    of block: full or last in rows, in columns.
     """
 
     job: Job
@@ -201,45 +246,50 @@ class _Cases:
     n: Ints
     outside: NDArray[np.bool_]
     counts: tuple[Ints, Ints]
-    bands: tuple[Ints, Ints]
+    bands: tuple[Ints, Ints, Ints]
     costs: tuple[tuple[Ints, Ints], tuple[Ints, Ints]]
-
-    def folds(self, outer: Ints, inner: Ints) -> tuple[Ints, Ints]:
-        """Row and column folds of a block; the last one of a loop may be smaller."""
-        i, j = np.where(self.outside, outer, inner), np.where(self.outside, inner, outer)
-        rows = np.minimum(self.m, self.job.row_folds - i * self.m)
-        return rows, np.minimum(self.n, self.job.column_folds - j * self.n)
 
     def compute(self, outer: Ints, inner: Ints) -> Ints:
         """Cycles of a block on chip."""
-        rows, columns = self.folds(outer, inner)
+        pixels, filters = self.outputs(outer, inner)
         (full, last_column), (last_row, corner) = self.costs
-        whole = rows == self.m
+        whole = pixels == self.m * self.job.pixels
         found: Ints = np.where(
-            columns == self.n, np.where(whole, full, last_row), np.where(whole, last_column, corner)
+            filters == self.n * self.job.filters,
+            np.where(whole, full, last_row),
+            np.where(whole, last_column, corner),
         )
         return found
 
+    def outputs(self, outer: Ints, inner: Ints) -> tuple[Ints, Ints]:
+        """Pixels and filters of a block; the last one of a loop may be smaller."""
+        i, j = np.where(self.outside, outer, inner), np.where(self.outside, inner, outer)
+        job, pixels, filters = self.job, self.m * self.job.pixels, self.n * self.job.filters
+        return (
+            np.minimum(pixels, job.all_pixels - i * pixels),
+            np.minimum(filters, job.all_filters - j * filters),
+        )
+
     def load(self, outer: Ints, inner: Ints) -> Ints:
         """Port cycles of what a block lacks; 0 past the last block."""
-        rows, columns = self.folds(outer, inner)
+        pixels, filters = self.outputs(outer, inner)
         job, count = self.job, self.counts
         first = inner == 0
         every = (count[1] > 1) | (outer == 0)
-        area = job.row_folds * job.column_folds
-        weights = self._bursts(_ceil(job.traffic.constants * columns, job.column_folds))
-        others = self._bursts(_ceil(job.traffic.others * rows * columns, area))
-        at_top = np.where(self.outside, outer, inner) == 0
-        band = self._bursts(np.where(at_top, *self.bands))
+        weights = self._bursts(_ceil(job.traffic.constants * filters, job.all_filters))
+        others = self._bursts(_ceil(job.traffic.others * pixels * filters, job.area))
+        index, (first_band, next_band, full) = np.where(self.outside, outer, inner), self.bands
+        rest = job.traffic.inputs - first_band - full * next_band
+        later = np.where(index <= full, next_band, np.where(index == full + 1, rest, 0))
+        band = self._bursts(np.where(index == 0, first_band, later))
         num_bytes = others + np.where(np.where(self.outside, first, every), band, 0)
         num_bytes += np.where(np.where(self.outside, every, first), weights, 0)
         return np.where(outer < count[0], self._cycles(num_bytes), 0)
 
     def store(self, outer: Ints, inner: Ints) -> Ints:
         """Port cycles of what a block leaves; 0 before the first block."""
-        rows, columns = self.folds(outer, inner)
-        area = self.job.row_folds * self.job.column_folds
-        num_bytes = self._bursts(_ceil(self.job.traffic.writes * rows * columns, area))
+        pixels, filters = self.outputs(outer, inner)
+        num_bytes = self._bursts(_ceil(self.job.traffic.writes * pixels * filters, self.job.area))
         return np.where(outer >= 0, self._cycles(num_bytes), 0)
 
     def _bursts(self, num_bytes: Ints) -> Ints:
@@ -251,11 +301,19 @@ class _Cases:
         return np.where(num_bytes > 0, self.port.latency + moving, 0)
 
 
-def _representatives(count: Ints) -> tuple[Ints, Ints]:
-    """Indices 0, 1, 2 … and the last two of a loop, with how many blocks behave like each."""
-    index = np.concatenate([0 * count, 0 * count + 1, 0 * count + 2, count - 2, count - 1], axis=-1)
+def _representatives(count: Ints, full: Ints) -> tuple[Ints, Ints]:
+    """Indices of a loop, with how many blocks behave like each.
+
+    The first two, the last two, and of those between them the ones before which loads are alike,
+    the one at ``full`` and those behind it.
+    """
+    end = count - 3
+    after = np.maximum(2, full + 1)
+    index = np.concatenate([0 * count, 0 * count + 1, 0 * count + 2, full, after, count - 2,
+                            count - 1], axis=-1)  # fmt: skip
     times = np.concatenate(
-        [1 + 0 * count, 1 * (count >= 4), np.maximum(0, count - 4), 1 * (count >= 3),
+        [1 + 0 * count, 1 * (count >= 4), np.maximum(0, np.minimum(end, full - 1) - 1),
+         1 * ((full >= 2) & (full <= end)), np.maximum(0, end - after + 1), 1 * (count >= 3),
          1 * (count >= 2)], axis=-1,
     )  # fmt: skip
     return index, times
@@ -266,36 +324,41 @@ def _totals(
 ) -> tuple[Ints, Ints]:
     """Cycles of each case, and the part that computes."""
 
-    def cost(rows: Ints, columns: Ints) -> Ints:
-        pairs = zip(rows.tolist(), columns.tolist(), strict=True)
-        return np.array([job.cost(*pair) for pair in pairs], dtype=np.int64)[:, None, None]
+    def priced(of: Callable[[int, int], int], pixels: Ints, filters: Ints) -> Ints:
+        pairs = zip(pixels.tolist(), filters.tolist(), strict=True)
+        return np.array([of(*pair) for pair in pairs], dtype=np.int64)[:, None, None]
 
     def per_case(count: Callable[[int], int]) -> Ints:
         known = {rows: count(rows) for rows in set(m.tolist())}
         return np.array([known[rows] for rows in m.tolist()], dtype=np.int64)[:, None, None]
 
     num_bands, num_columns = _ceil(job.row_folds + 0 * m, m), _ceil(job.column_folds + 0 * n, n)
-    last_m = job.row_folds - (num_bands - 1) * m
-    last_n = job.column_folds - (num_columns - 1) * n
+    pixels = np.minimum(m * job.pixels, job.all_pixels)
+    filters = np.minimum(n * job.filters, job.all_filters)
+    last_pixels = job.all_pixels - (num_bands - 1) * pixels
+    last_filters = job.all_filters - (num_columns - 1) * filters
     counts = np.where(outside, num_bands, num_columns), np.where(outside, num_columns, num_bands)
     cases = _Cases(
         job, port, m[:, None, None], n[:, None, None], outside[:, None, None],
         (counts[0][:, None, None], counts[1][:, None, None]),
-        (per_case(job.band_bytes), per_case(job.next_bytes)),
-        ((cost(m, n), cost(m, last_n)), (cost(last_m, n), cost(last_m, last_n))),
+        (per_case(job.first_bytes), per_case(job.next_bytes), per_case(job.full_bands)),
+        ((priced(job.cost, pixels, filters), priced(job.cost, pixels, last_filters)),
+         (priced(job.cost, last_pixels, filters), priced(job.cost, last_pixels, last_filters))),
     )  # fmt: skip
     num_outer, num_inner = cases.counts
-    outer, outer_times = _representatives(num_outer)
-    inner, inner_times = _representatives(num_inner)
+    full = cases.bands[2]
+    outer, outer_times = _representatives(num_outer, np.where(cases.outside, full, 0))
+    inner, inner_times = _representatives(num_inner, np.where(cases.outside, 0, full))
     outer, outer_times = np.swapaxes(outer, 1, 2), np.swapaxes(outer_times, 1, 2)
     ends, begins = inner == num_inner - 1, inner == 0
     following = np.where(ends, outer + 1, outer), np.where(ends, 0, inner + 1)
     preceding = np.where(begins, outer - 1, outer), np.where(begins, num_inner - 1, inner - 1)
-    compute = cases.compute(outer, inner)
+    at_last = (outer == num_outer - 1) & ends
+    compute = cases.compute(outer, inner) + at_last * priced(job.tail, last_pixels, last_filters)
     busy = np.maximum(compute, cases.load(*following) + cases.store(*preceding))
     times = outer_times * inner_times
     zero = np.zeros_like(num_outer)
     edges = cases.load(zero, zero) + cases.store(num_outer - 1, num_inner - 1)
-    computing = (compute * times).sum(axis=(1, 2)) + job.tail
-    total = (busy * times).sum(axis=(1, 2)) + edges[:, 0, 0] + job.tail
+    computing = (compute * times).sum(axis=(1, 2))
+    total = (busy * times).sum(axis=(1, 2)) + edges[:, 0, 0]
     return total, computing

@@ -60,8 +60,7 @@ def _spans(
         yield "load", f"for block {i + 1}", begin + block.begin, block.load
         yield "store", f"of block {i - 1}", begin + block.begin + block.load, block.store
     end = begin + blocks[-1].end
-    yield "compute", "drain", end, found.job.tail
-    yield "store", "last block", end + found.job.tail, begin + layer.cycles - end - found.job.tail
+    yield "store", "last block", end, begin + layer.cycles - end
 
 
 def pe_utilisation(report: Report) -> NDArray[np.float64]:

@@ -57,6 +57,9 @@ def test_simulate_writes_and_reads_scalesims_files(folder, tmp_path, run_json):
     assert (code, again["cycles"]) == (0, first["cycles"])
     assert again["schema"] == "bitfold/simulate/1"
     assert len(report.read_text("utf-8").splitlines()) == 1 + len(first["layers"])
+    code, _ = run_json("simulate", topology, "--mode", "scalesim", "--report-csv", tmp_path)
+    written = sorted(path.name for path in tmp_path.glob("*_REPORT.csv"))
+    assert written == ["BANDWIDTH_REPORT.csv", "COMPUTE_REPORT.csv", "DETAILED_ACCESS_REPORT.csv"]
     assert fails("simulate", topology) == 2
     assert fails("simulate", topology, "--mode", "scalesim", "--plot", "p.png") == 2
 

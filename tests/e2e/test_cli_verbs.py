@@ -220,6 +220,16 @@ def test_emit_writes_a_folder_once(folder, tmp_path, run_json, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["array"]
 
 
+def test_emit_refuses_what_the_verilog_lacks(folder, tmp_path, run_json, capsys):
+    words = ["emit", "rtl", folder / "net.onnx", "-o", tmp_path / "array", "--array", "2x2"]
+    code, error = fails(capsys, *words, "--set", "subarray=best")
+    assert code == 3
+    assert "no drain after row r" in error
+    assert list(tmp_path.iterdir()) == []
+    _, fields = run_json(*words, "--set", "dram_latency=9")
+    assert fields["outside"] == ["dram_latency"]
+
+
 def test_simulate_refuses_what_is_not_modelled(folder, capsys):
     assert fails(capsys, "simulate", folder / "net.onnx", "--mode", "finn")[0] == 2
     assert fails(capsys, "simulate", folder / "net.onnx", "--mode", "magic")[0] == 2

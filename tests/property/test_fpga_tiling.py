@@ -22,16 +22,18 @@ def convolutions(draw, *, bits=BITS):
     """(LayerShape without weight words, bits): geometry and packed bytes agree."""
     height, width = draw(st.integers(1, 14)), draw(st.integers(1, 14))
     kernel = draw(st.integers(1, min(3, height, width)))
+    padding = draw(st.integers(0, kernel // 2))
     stride = draw(st.integers(1, 3))
     groups, depth, filters = (
         draw(st.sampled_from((1, 1, 2, 5))),
         draw(small),
         draw(st.integers(1, 20)),
     )
-    out_h, out_w = (height - kernel) // stride + 1, (width - kernel) // stride + 1
+    out_h = (height + padding - kernel) // stride + 1
+    out_w = (width - kernel) // stride + 1
     taps = kernel * kernel
     gemm = Gemm(out_h * out_w, taps * depth, filters, groups, draw(st.sampled_from((1, 1, 4))))
-    window = Window(height, kernel, stride, out_h, out_w, taps)
+    window = Window(height, kernel, stride, out_h, out_w, taps, padding)
     traffic = Traffic(
         constants=ceil_div(gemm.depth * filters * groups * bits, 8),
         inputs=ceil_div(height * width * depth * groups * bits, 8),
@@ -57,7 +59,8 @@ def capacity_for(layer, array, more):
 
 arrays = st.builds(
     ArrayConfig, rows=small, cols=small, lanes=st.integers(1, 4),
-    drain=st.sampled_from(("shared", "shadow")), subarray=st.sampled_from(("full", "best")),
+    drain=st.sampled_from(("shared", "shadow")), dataflow=st.sampled_from(("os", "os", "ws", "is")),
+    acc_words=st.sampled_from((3, 16, 1024)), subarray=st.sampled_from(("full", "best")),
 )  # fmt: skip
 best_arrays = st.builds(replace, arrays, subarray=st.just("best"))
 ports = st.builds(
@@ -77,11 +80,13 @@ def test_the_closed_form_is_the_stepped_timeline(layer, array, port, more):
     assert plan.cycles == stepped_cycles(job, port, plan)
     timeline = step_blocks(job, port, plan)
     assert len(timeline) == plan.blocks
-    assert sum(block.compute for block in timeline) + job.tail == plan.compute_cycles
+    assert sum(block.compute for block in timeline) == plan.compute_cycles
     whole = compute_cycles(layer[0], array)
-    # Cutting what streams makes a stationary array load its operands once more.
-    assert plan.compute_cycles >= whole
-    assert plan.compute_cycles == whole or (array.dataflow != "os" and plan.blocks > 1)
+    # Cutting what streams makes a stationary array load its operands once more; with a second
+    # register a short chunk costs as much as a longer one, and other cuts may leave none.
+    cut = array.dataflow != "os" and plan.blocks > 1
+    assert plan.compute_cycles == whole or cut
+    assert plan.compute_cycles >= whole or array.drain == "shadow"
     assert all(a.end == b.begin for a, b in itertools.pairwise(timeline))
 
 

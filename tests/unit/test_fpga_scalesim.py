@@ -15,6 +15,12 @@ from bitfold.fpga_sim.scalesim import (
     topology_of,
     write_topology,
 )
+from bitfold.fpga_sim.scalesim_access import (
+    ACCESS_HEADER,
+    BANDWIDTH_HEADER,
+    access_csv,
+    bandwidth_csv,
+)
 from tests.unit.test_fpga_report import small_graph
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "scalesim"
@@ -102,6 +108,24 @@ def test_the_report_file_has_scalesims_header_and_a_row_a_layer():
     cells = [cell.strip() for cell in lines[1].split(",")]
     assert (cells[0], cells[1], cells[2], cells[3]) == ("0", "", "97199", "0")
     assert float(cells[4]) == 100 * 324 * 144 * 32 / (97199 * 16)
+
+
+def test_the_other_reports_have_its_columns_and_leave_dram_empty():
+    layer = TopologyLayer("g1", 324, 1, 1, 1, 144, 32, 1)
+    report = simulate_topology([layer], ArrayConfig(rows=4, cols=4, mode="scalesim"))
+    header, row = (
+        [cell.strip() for cell in line.split(",")[:-1]]
+        for line in bandwidth_csv(report).splitlines()
+    )
+    assert header == list(BANDWIDTH_HEADER)
+    assert row == ["0", *[str(n / 97199) for n in (373248, 373248, 15552)], "", "", ""]
+    header, row = (
+        [cell.strip() for cell in line.split(",")[:-1]] for line in access_csv(report).splitlines()
+    )
+    assert header == list(ACCESS_HEADER)
+    found = dict(zip(header, row, strict=True))
+    assert found["SRAM OFMAP Writes"] == "15552"
+    assert {value for key, value in found.items() if "DRAM" in key or "Cycle" in key} == {""}
 
 
 def test_a_graph_becomes_a_topology_of_padded_and_trimmed_sizes():

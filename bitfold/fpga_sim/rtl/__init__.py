@@ -19,6 +19,7 @@ from bitfold.fpga_sim.rtl.layer import (
     layer_run,
 )
 from bitfold.fpga_sim.rtl.network import LayerCycles, NetworkRun, run_network
+from bitfold.fpga_sim.rtl.scope import outside, require_emittable
 from bitfold.fpga_sim.rtl.simulators import Bench, RtlRun, compile_bench, require_simulator
 from bitfold.fpga_sim.rtl.stimulus import Stimulus, results, stimulus
 
@@ -28,6 +29,9 @@ __all__ = [
     "Operand",
     "ThresholdUnit",
     "natural_kind",
+    # what is emitted
+    "outside",
+    "require_emittable",
     # products and layers
     "LayerRun",
     "Stimulus",

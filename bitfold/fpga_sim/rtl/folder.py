@@ -70,6 +70,7 @@ ones, and expects exactly {cycles} cycles from the first operand read to the las
 | `golden.hex` | sums, {cols} a word, {acc} bits each |
 {extra}
 Weights are sent as {weight}, activations as {activation}. Sums leave the array without bias.
+Buffers, DRAM and the unrolling of windows are outside: the test bench holds operands unrolled.
 """
 RUNNERS = {
     "run_verilator.sh": '#!/bin/sh\nexec ./bench.verilator "$@"\n',

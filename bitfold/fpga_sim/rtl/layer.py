@@ -109,7 +109,11 @@ def layer_operands(node: MacNode, x: IntArray) -> tuple[IntArray, IntArray]:
 
 
 def layer_design(graph: IntGraph, node: MacNode, array: ArrayConfig) -> Design:
-    """An array built for the grids of ``node``; raises UnsupportedError where a PE cannot be."""
+    """An array built for the grids of ``node``.
+
+    Raises UnsupportedError where a PE cannot be built, UsageError where ``acc_bits`` does not hold
+    every sum, or lanes do not fill whole DSP blocks.
+    """
     grid = input_grid(graph, node)
     kind = natural_kind(node.weight_grid) if array.pe == "auto" else array.pe
     serial = kind == "serial"
@@ -123,14 +127,17 @@ def layer_design(graph: IntGraph, node: MacNode, array: ArrayConfig) -> Design:
         )
     ends = sent(np.array([grid.lo, grid.hi]), grid, activation)
     lo, hi = product_interval(node.weight, node.bias * 0, lo=int(ends[0]), hi=int(ends[1]))
+    needed = signed_bits(min(lo, 0), max(hi, 0))
+    if array.acc_bits is not None and array.acc_bits < needed:
+        raise UsageError(
+            f"sums of {needed} bits overflow an accumulator of {array.acc_bits}",
+            where=f"acc_bits, layer {node.name}",
+            todo=f"Use acc_bits {needed}, or leave it out.",
+        )
+    if kind == "dsp":
+        array.require_whole_dsps(weight.bits, activation.bits)
     unit = _threshold_unit(graph, node, array)
-    return Design(
-        replace(array, pe=kind),
-        weight,
-        activation,
-        array.acc_bits or signed_bits(min(lo, 0), max(hi, 0)),
-        unit,
-    )
+    return Design(replace(array, pe=kind), weight, activation, array.acc_bits or needed, unit)
 
 
 def _threshold_unit(graph: IntGraph, node: MacNode, array: ArrayConfig) -> ThresholdUnit | None:

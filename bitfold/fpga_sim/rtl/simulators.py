@@ -87,17 +87,17 @@ def _checked(command: Sequence[str], folder: Path) -> None:
 
 
 def _verilate(
-    path: str, names: list[str], folder: Path, *, library: Path | None, level: str
+    path: str, names: list[str], folder: Path, *, top: str, library: Path | None, level: str
 ) -> None:
     """Compile with Verilator; ``library`` keeps the objects of its run-time library."""
-    _checked([path, *VERILATOR, "--top-module", TOP_BENCH, *names], folder)
+    _checked([path, *VERILATOR, "--top-module", top, *names], folder)
     objects = folder / "obj"
     kept = [] if library is None else list(library.glob("verilated*.o"))
     for entry in kept:
         # Without their times: they have to be newer than the sources just written.
         shutil.copyfile(entry, objects / entry.name)
     flags = [f"OPT_FAST={level}", "OPT_SLOW=-O0", "OPT_GLOBAL=-O1"]
-    _checked(["make", "-C", str(objects), "-f", f"V{TOP_BENCH}.mk", *flags], folder)
+    _checked(["make", "-C", str(objects), "-f", f"V{top}.mk", *flags], folder)
     if library is not None and not kept:
         library.mkdir(parents=True, exist_ok=True)
         for entry in objects.glob("verilated*.o"):
@@ -120,10 +120,30 @@ def compile_bench(
     optimises Verilator's model: for short runs compiling takes longer than running. Raises
     MissingDependencyError without the simulator, MismatchError where it rejects the sources.
     """
-    path = require_simulator(simulator)
     names = write_sources(design, folder, words=words)
+    command = compile_sources(
+        names, folder, top=TOP_BENCH, simulator=simulator, library=library, level=level
+    )
+    return Bench(design, folder, command)
+
+
+def compile_sources(
+    names: list[str],
+    folder: Path,
+    *,
+    top: str,
+    simulator: str,
+    library: Path | None = None,
+    level: str = "-O1",
+) -> tuple[str, ...]:
+    """Compile the files ``names`` of ``folder``; the command that runs their test bench ``top``.
+
+    ``library`` and ``level`` as in ``compile_bench``. Raises MissingDependencyError without the
+    simulator, MismatchError where it rejects the sources.
+    """
+    path = require_simulator(simulator)
     if simulator == "verilator":
-        _verilate(path, names, folder, library=library, level=level)
-        return Bench(design, folder, (str(folder / "obj" / "bench"),))
-    _checked([path, "-g2001", "-s", TOP_BENCH, "-o", "bench.vvp", *names], folder)
-    return Bench(design, folder, (require_simulator("vvp"), "-n", "bench.vvp"))
+        _verilate(path, names, folder, top=top, library=library, level=level)
+        return (str(folder / "obj" / "bench"),)
+    _checked([path, "-g2001", "-s", top, "-o", "bench.vvp", *names], folder)
+    return (require_simulator("vvp"), "-n", "bench.vvp")

@@ -44,7 +44,7 @@ module bf_tb #(
     reg [TOPW-1:0] top_data;
     reg load = 1'b0;
     reg [LOADW-1:0] load_word;
-    wire left_read, top_read, out_valid, out_last, code_valid;
+    wire left_read, top_read, out_valid, out_last, code_valid, ending;
     wire [AW-1:0] left_addr, top_addr;
     wire [COLS*ACC-1:0] out_acc;
     wire [COLS*OB-1:0] code;
@@ -67,9 +67,10 @@ module bf_tb #(
         .top_addr(top_addr), .top_data(top_data), .load(load),
         .load_col(load_word[128 +: CW]), .load_table(load_word[96 +: TW]),
         .load_entry(load_word[64 +: OB]), .load_value(load_word[0 +: ACC+1]),
-        .out_valid(out_valid), .out_last(out_last), .out_acc(out_acc), .code_valid(code_valid),
-        .code(code)
+        .ending(ending), .out_valid(out_valid), .out_last(out_last), .out_acc(out_acc),
+        .code_valid(code_valid), .code(code)
     );
+    wire unused = &{1'b0, ending};
 
     always #5 clk = !clk;
 

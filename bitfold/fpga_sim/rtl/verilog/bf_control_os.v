@@ -2,6 +2,7 @@
 // cfg_steps operand steps (times the pairs of bit planes of a serial PE), then ROWS shifts.
 // Memory order: left (group, row fold, step), top (group, column fold, step).
 // SHADOW 0 waits for the drain; SHADOW 1 starts a tile at least 2 ROWS + COLS after the last one.
+// The next run may start with ending: it waits for the drain, or the distance, as tiles do.
 module bf_control_os #(
     parameter ROWS   = 8,
     parameter COLS   = 8,
@@ -31,6 +32,7 @@ module bf_control_os #(
     output reg           twice,
     output reg           negate,
     output wire          shift,
+    output wire          ending,   // the last operands of the run are read in this cycle
     output reg           out_valid,
     output reg           out_last,
     output reg  [CW-1:0] out_fold   // group * column folds + column fold
@@ -59,6 +61,7 @@ module bf_control_os #(
 
     assign issue = running && !waits;
     assign shift = drained >= CORNER;
+    assign ending = ends && row_last && col_last && group_last;
 
     generate
         if (SERIAL) begin : g_serial
@@ -132,7 +135,7 @@ module bf_control_os #(
     generate
         if (SHADOW != 0) begin : g_gap
             always @(posedge clk) begin
-                if (rst || start) gap <= 0;
+                if (rst) gap <= 0;
                 else if (issue && opening && step == 0) gap <= PERIOD - ONE;
                 else if (gap != 0) gap <= gap - ONE;
             end

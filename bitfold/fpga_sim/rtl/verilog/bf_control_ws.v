@@ -5,6 +5,8 @@
 // the last to the first).
 // SHADOW 0: load, stream, wait until the last position has left the array. SHADOW 1: the next
 // visit is loaded meanwhile; visits start at least 2 ROWS + COLS - 1 apart.
+// The next run may start with left_last; its first operand is loaded then, when the last swap has
+// crossed the array.
 module bf_control_ws #(
     parameter ROWS   = 8,
     parameter COLS   = 8,
@@ -195,21 +197,21 @@ module bf_control_ws #(
             reg loaded;
             wire prime = running && !primed && loaded;
             // The swap goes with the last position, or later where the visit is shorter.
-            wire swap_now = prime || (visit_last && ripe) || (padding && ripe);
+            wire swap_now = prime || (visit_last && !left_last && ripe) || (padding && ripe);
+            wire crossed = since + ONE >= LOADS + COLS[CW-1:0];
             assign go = primed && !padding;
-            assign load_go = !primed ? !loaded
-                           : since + ONE >= LOADS + COLS[CW-1:0] && since < PERIODS;
+            assign load_go = crossed && (primed ? since < PERIODS : !loaded);
             always @(posedge clk) begin
                 swap <= swap_now && !rst;
+                if (rst) since <= PERIODS;
+                else if (swap_now) since <= ONE;
+                else if (!ripe) since <= since + ONE;
                 if (rst || start) begin
                     {primed, padding, loaded} <= 3'b000;
-                    since <= 0;
                 end else begin
                     if (top_read && load_row_last) loaded <= 1'b1;
                     if (prime) primed <= 1'b1;
-                    padding <= (visit_last || padding) && !swap_now;
-                    if (swap_now) since <= ONE;
-                    else if (since < PERIODS) since <= since + ONE;
+                    padding <= ((visit_last && !left_last) || padding) && !swap_now;
                 end
             end
         end else begin : g_single
@@ -220,7 +222,7 @@ module bf_control_ws #(
             assign go = filled;
             always @(posedge clk) begin
                 swap <= 1'b0;
-                if (rst || start) begin
+                if (rst) begin
                     filled <= 1'b0;
                     left <= 0;
                 end else begin

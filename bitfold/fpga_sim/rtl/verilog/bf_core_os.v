@@ -28,6 +28,7 @@ module bf_core_os #(
     output wire                     top_read,
     output wire [           AW-1:0] top_addr,
     input  wire [COLS*LANES*WB-1:0] top_data,
+    output wire                     ending,
     output wire                     out_valid,
     output wire                     out_last,
     output wire [           CW-1:0] out_table,
@@ -52,7 +53,7 @@ module bf_core_os #(
         .clk(clk), .rst(rst), .start(start), .cfg_steps(cfg_steps), .cfg_left(cfg_left),
         .cfg_top(cfg_top), .cfg_groups(cfg_groups), .issue(issue), .left_addr(left_addr),
         .top_addr(top_addr), .plane_a(plane_a), .plane_w(plane_w), .valid(valid), .first(first),
-        .last(last), .twice(twice), .negate(negate), .shift(shift), .out_valid(out_valid),
+        .last(last), .twice(twice), .negate(negate), .shift(shift), .ending(ending), .out_valid(out_valid),
         .out_last(out_last), .out_fold(out_table)
     );
     assign left_read = issue;

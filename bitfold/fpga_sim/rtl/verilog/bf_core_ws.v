@@ -37,6 +37,7 @@ module bf_core_ws #(
     output wire                     top_read,
     output wire [           AW-1:0] top_addr,
     input  wire [COLS*LANES*YB-1:0] top_data,
+    output wire                     ending,
     output reg                      out_valid,
     output reg                      out_last,
     output reg  [           CW-1:0] out_table,
@@ -68,6 +69,8 @@ module bf_core_ws #(
         .twice(twice), .negate(negate), .table_top(table_top), .table_left(table_left),
         .left_last(left_last)
     );
+
+    assign ending = left_last;
 
     generate
         if (SERIAL) begin : g_planes

@@ -1,6 +1,7 @@
 // The array of one dataflow between its operand memories and its results, with the threshold units
 // behind the output register. DATAFLOW 0: output-, 1: weight-, 2: input-stationary.
-// A run begins with start. What cfg_* count:          OS                  WS and IS
+// A run begins with start, which may come with ending: in the cycle in which the last operands of
+// the run before are read. cfg_* change with the cycle after start. What cfg_* count:          OS                  WS and IS
 //   cfg_inner, cfg_inner_last                         steps of a tile     positions of a chunk
 //   cfg_left                                          row folds           chunks
 //   cfg_folds                                         1                   folds of the depth
@@ -53,6 +54,7 @@ module bf_top #(
     input  wire [           TW-1:0] load_table,
     input  wire [           OB-1:0] load_entry,
     input  wire [            ACC:0] load_value,
+    output wire                     ending,
     output wire                     out_valid,
     output wire                     out_last,
     output wire [     COLS*ACC-1:0] out_acc,
@@ -71,8 +73,8 @@ module bf_top #(
                 .cfg_top(cfg_top), .cfg_groups(cfg_groups), .cfg_depth(cfg_depth),
                 .left_read(left_read), .left_addr(left_addr), .left_data(left_data),
                 .top_read(top_read), .top_addr(top_addr), .top_data(top_data),
-                .out_valid(out_valid), .out_last(out_last), .out_table(out_table),
-                .out_acc(out_acc)
+                .ending(ending), .out_valid(out_valid), .out_last(out_last),
+                .out_table(out_table), .out_acc(out_acc)
             );
             localparam [DW-1:0] UNUSED_DEPTH = DEPTH[DW-1:0];
             wire unused = &{1'b0, cfg_inner_last, cfg_folds, UNUSED_DEPTH};
@@ -87,8 +89,8 @@ module bf_top #(
                 .cfg_top(cfg_top), .cfg_groups(cfg_groups), .cfg_depth(cfg_depth),
                 .left_read(left_read), .left_addr(left_addr), .left_data(left_data),
                 .top_read(top_read), .top_addr(top_addr), .top_data(top_data),
-                .out_valid(out_valid), .out_last(out_last), .out_table(out_table),
-                .out_acc(out_acc)
+                .ending(ending), .out_valid(out_valid), .out_last(out_last),
+                .out_table(out_table), .out_acc(out_acc)
             );
         end
 
