@@ -3,14 +3,18 @@
     python benchmarks/fpga_calibration.py [-o benchmarks/results/fpga_calibration.json]
     python benchmarks/fpga_calibration.py --page docs/fpga_model.md
 
-Needs Debian's yosys 0.23. What is in the output file is not run again, so that a broken run goes
-on.
+Needs Debian's yosys 0.23. What is in the output file is not run again while the Verilog that it is
+made of stays as it was, so that a broken run goes on.
 """
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Iterator
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 from statistics import median
 
@@ -45,6 +49,29 @@ def read(path: Path) -> dict[str, dict]:
     return {row["key"]: row for row in found["runs"]}
 
 
+def module_of(key: str) -> str:
+    """The module that a run synthesised."""
+    return key.split()[0]
+
+
+def is_current(row: dict | None) -> bool:
+    """Whether a run was made, and of the Verilog as it is now."""
+    return row is not None and row.get("verilog") == digest(module_of(row["key"]))
+
+
+@cache
+def digest(module: str) -> str:
+    """Of the Verilog that ``module`` is made of, whatever it instantiates included."""
+    folder, names, wanted = files("bitfold.fpga_sim.rtl") / "verilog", {}, [module]
+    while wanted:
+        name = wanted.pop()
+        source = folder / f"{name}.v"
+        if name not in names and source.is_file():
+            names[name] = source.read_text("utf-8")
+            wanted += re.findall(r"\bbf_\w+", names[name])
+    return sha256("".join(names[name] for name in sorted(names)).encode()).hexdigest()[:16]
+
+
 def measure(path: Path) -> None:
     """Run what is missing; the file is whole after every batch."""
     version = yosys_version()
@@ -52,11 +79,12 @@ def measure(path: Path) -> None:
         raise SystemExit(f"the table is pinned to {PINNED}, found {version}")
     known = read(path)
     for group, units in plan().items():
-        missing = [unit for unit in units if unit.key not in known]
+        missing = [unit for unit in units if not is_current(known.get(unit.key))]
         for batch in batches(missing, LARGE_BATCH if group in LARGE else BATCH):
             started = time.monotonic()
             for unit, cells in zip(batch, synthesise(batch), strict=True):
-                known[unit.key] = {"group": group, "key": unit.key, "cells": cells.to_dict()}
+                row = {"group": group, "key": unit.key, "verilog": digest(module_of(unit.key))}
+                known[unit.key] = row | {"cells": cells.to_dict()}
             print(f"{group}: {len(batch)} runs in {time.monotonic() - started:.0f} s", flush=True)
             save(path, known, version)
 
