@@ -83,7 +83,7 @@ def test_kills_and_another_number_of_jobs_change_nothing(model, whole, tmp_path)
     lines = results.read_text("utf-8").splitlines()
     assert len(lines) == 1 + 4 * 3 * 4 * 2
     rows = list(csv.DictReader(output.read_text("utf-8").splitlines()))
-    assert len(rows) == 4 * 3 * 4 + 4 * 4  # a DSP block of 4 products takes 4 lanes only
+    assert len(rows) == 4 * 3 * 4 + 4 * 2 * 4  # a DSP block of 2 products takes no single lane
 
 
 def test_a_dask_cluster_gives_the_same_file(model, whole, tmp_path):
