@@ -145,6 +145,7 @@ class _Lowering:
         self.end = 0
         self.windows: dict[str, tuple[Buffer, int]] = {}  # slices that only Adds read, not copied
         self.done: set[str] = set()  # lowered, or fused into what is being lowered
+        self.is_ahead = False  # lowering what another step needs: no further ahead, chains are long
 
     def run(self) -> Plan:
         for node in self.graph.nodes:
@@ -237,13 +238,21 @@ class _Lowering:
             return wide_rule(rescale), rescale
         other = addition.b if addition.a == rescale.name else addition.a
         missing = self.missing(other)
-        if missing is None or (missing and isinstance(self.nodes[other], Rescale)):
+        if missing is None:
             return wide_rule(rescale), rescale
-        for node in missing:
-            if node.name not in self.done:
-                self.lower(node)
+        if missing:
+            if self.is_ahead or isinstance(self.nodes[other], Rescale):
+                return wide_rule(rescale), rescale
+            self.lower_ahead(missing)
         self.done.add(addition.name)
         return wide_rule(rescale, add=as_image(self.place(other))), addition
+
+    def lower_ahead(self, nodes: list[Node]) -> None:
+        self.is_ahead = True
+        for node in nodes:
+            if node.name not in self.done:
+                self.lower(node)
+        self.is_ahead = False
 
     def missing(self, name: str) -> list[Node] | None:
         """What has to be lowered for tensor ``name``, in order; None where that is under way."""

@@ -138,6 +138,14 @@ def test_a_rescale_of_the_stream_is_fused_with_its_addition():
     assert is_right(graph)
 
 
+def test_a_long_chain_of_additions_is_not_followed_to_its_end():
+    count = 400
+    nodes = [IMAGE, conv("a"), rescale("r", "a"), *(rescale(f"r{i}", "r") for i in range(count))]
+    nodes += [Add(f"s{i}", f"r{i}", f"s{i + 1}" if i + 1 < count else "r")
+              for i in reversed(range(count))]  # fmt: skip
+    assert is_right(IntGraph.of([*nodes, *wide_tail("s0")]))
+
+
 def test_two_rescales_that_wait_for_each_other():
     nodes = [
         IMAGE, conv("a"), rescale("r", "a"), thresholds("u", "r"), conv("b", "u"),
