@@ -18,7 +18,6 @@ from bitfold.ir import IntGraph, to_text
 from bitfold.kernels import host_features
 
 PACKAGES = ("numpy", "numba", "onnx", "onnxruntime", "openvino", "torch")
-CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +31,9 @@ class FileRecord:
     @classmethod
     def of(cls, path: Path) -> Self:
         """The record of ``path``; raises InputError where it cannot be read."""
-        digest = hashlib.sha256()
-        size = 0
         try:
             with path.open("rb") as stream:
-                while block := stream.read(CHUNK):
-                    digest.update(block)
-                    size += len(block)
+                digest, size = hashlib.file_digest(stream, "sha256"), stream.tell()
         except OSError as error:
             raise InputError(f"cannot read it: {error.strerror}", where=f"file {path}") from error
         return cls(str(path), size, digest.hexdigest())
