@@ -100,6 +100,13 @@ def whole(value: object, *, least: int = 0) -> int:
     return value
 
 
+def named(value: object) -> Document:
+    """``value`` as a JSON object; raises TypeError on anything else."""
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is no object")
+    return value
+
+
 def text(value: object) -> str:
     """``value`` as text; raises TypeError on anything else."""
     if not isinstance(value, str):
@@ -149,12 +156,12 @@ def _read_step(
 
 
 def _read_fields(
-    document: Mapping[str, Any], arrays: Sequence[Array], ffi: Foreign, struct: str
+    document: object, arrays: Sequence[Array], ffi: Foreign, struct: str
 ) -> dict[str, FieldValue]:
     members = dict(ffi.typeof(struct).fields)
     return {
         name: _read_value(value, arrays, members[name].type, name)
-        for name, value in document.items()
+        for name, value in named(document).items()
     }
 
 

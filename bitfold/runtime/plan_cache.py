@@ -20,6 +20,7 @@ from bitfold.kernels.program import Program
 from bitfold.kernels.stored_program import (
     Array,
     buffer_document,
+    named,
     program_document,
     read_buffer,
     read_program,
@@ -170,7 +171,7 @@ def _read_outline(document: Mapping[str, Any], packed: PackedProgram) -> Outline
             whole(ready, least=-1),
             None if codes is None else _code_pair(*codes),
         )
-        for name, (buffer, ready, codes) in document["tensors"].items()
+        for name, (buffer, ready, codes) in named(document["tensors"]).items()
     }
     outline = Outline(steps, tensors, text(document["image"]))
     if len(steps) != len(packed.steps) or outline.input != packed.input:

@@ -1,10 +1,12 @@
 """Kept plans: what a second start does without, and what a file in the cache may not do."""
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
+from functools import reduce
+from hashlib import sha256
+from operator import getitem
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +171,7 @@ def test_code_that_changed_makes_plans_anew(model, kept, reads, monkeypatch):
 
 
 def signed(rest):
-    return MAGIC + hashlib.sha256(rest).digest() + rest
+    return MAGIC + sha256(rest).digest() + rest
 
 
 def edited(path, change):
@@ -243,6 +245,32 @@ def test_a_damaged_file_is_passed_over_and_replaced(model, kept, reads, graph, i
 def test_a_forged_file_is_passed_over_and_replaced(model, kept, reads, graph, images, name):
     kept.write_bytes(edited(kept, EDITS[name]))
     passed_over(model, kept, reads, graph, images)
+
+
+def places(value, path=()):
+    """Every place in a JSON value: the keys and indexes that lead there."""
+    entries = ()
+    if isinstance(value, dict | list):
+        entries = value.items() if isinstance(value, dict) else enumerate(value)
+        yield from (place for key, entry in entries for place in places(entry, (*path, key)))
+    if path:
+        yield path
+
+
+def test_no_value_in_any_place_stops_a_start(model, kept, monkeypatch):
+    content = read_file(kept)
+    key = plan_cache.plan_key(sha256(model.read_bytes()).hexdigest())
+    monkeypatch.setattr(plan_cache, "read_file", lambda path: content)
+    assert plan_cache.recall(key, threads=1) is not None
+    del content[0]["arrays"]  # which is for ``read_file`` alone
+    for *way, last in list(places(content[0])):
+        holder = reduce(getitem, way, content[0])
+        good = holder[last]
+        for other in (None, {}, [], "text", -1, 1.5, [None], {"text": None}):
+            holder[last] = other
+            plan_cache.recall(key, threads=1)  # None, or a plan within its bounds
+        holder[last] = good
+    assert plan_cache.recall(key, threads=1) is not None
 
 
 def passed_over(model, kept, reads, graph, images):
