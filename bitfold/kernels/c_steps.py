@@ -7,7 +7,7 @@ from typing import assert_never
 import numpy as np
 
 from bitfold.kernels.epilogues import Intervals, pack_epilogue
-from bitfold.kernels.layouts import LAYOUTS
+from bitfold.kernels.layouts import LAYOUTS, TAKE_WIDE
 from bitfold.kernels.layouts.common import buffer_fields
 from bitfold.kernels.packed_step import FieldValue, PackedEpilogue, PackedStep
 from bitfold.kernels.rows import Row
@@ -38,14 +38,18 @@ OPS: dict[type[Step], str] = {
 
 def fits_every_step(row: Row) -> bool:
     """Whether ``row`` is exact whatever the step."""
-    return row.op != "conv2d" or LAYOUTS[row.layout].fits_every_step(row)
+    if row.op != "conv2d":
+        return True
+    return row.layout in TAKE_WIDE and LAYOUTS[row.layout].fits_every_step(row)
 
 
 def row_fits(row: Row, step: Step) -> bool:
     """Whether ``row`` computes what ``step`` is, and exactly."""
     if row.op != OPS[type(step)]:
         return False
-    return not isinstance(step, ConvStep) or LAYOUTS[row.layout].fits(step, row)
+    if not isinstance(step, ConvStep):
+        return True
+    return (not step.is_wide or row.layout in TAKE_WIDE) and LAYOUTS[row.layout].fits(step, row)
 
 
 def pack_step(step: Step, row: Row) -> PackedStep:

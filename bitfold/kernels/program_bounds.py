@@ -219,8 +219,8 @@ def _quads(checked: _Checked) -> int:
 
 def _direct(checked: _Checked, copied: int) -> Needs:
     wide = 2 if checked.row.layout == "direct_wide" else 1
-    scratch = copied + SLACK_BYTES if copied else 0
-    return _blocks(checked.step), wide * QUAD_BYTES * _quads(checked), scratch
+    digits, scratch = max(1, checked.step.size("digits")), copied + SLACK_BYTES if copied else 0
+    return _blocks(checked.step), digits * wide * QUAD_BYTES * _quads(checked), scratch
 
 
 def _packed(checked: _Checked, copied: int) -> Needs:

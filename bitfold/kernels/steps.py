@@ -57,20 +57,26 @@ class ConvStep:
 
     ``x`` holds indices (H, W, C) of codes on ``x_grid``; padding is (top, left, bottom, right),
     filled with the index of code 0. ``weight`` holds codes (O, KH, KW, C/groups) on
-    ``weight_grid``; ``bias`` (O,) int64. |acc| < 2^31 is proven. ``out`` is (OH, OW, O).
+    ``weight_grid``, int32 where that is wider than 8 bits; ``bias`` (O,) int64. |acc| < 2^31 is
+    proven. ``out`` is (OH, OW, O).
     """
 
     name: str
     x: Buffer
     out: Buffer
     x_grid: Grid
-    weight: Int8Array
+    weight: Int8Array | Int32Array
     weight_grid: Grid
     bias: Int64Array
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]
     groups: int
     epilogue: Epilogue
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether weights take more than a byte."""
+        return self.weight.dtype != np.int8
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,15 @@
 
 Fused into one step: Conv2d or Linear with the Thresholds or the Rescale behind it, and any Rescale
 with the Add behind that, where nobody else reads what lies between; what the other side of such an
-Add needs is lowered before. An Add reads slices of channels where they lie. Reshape costs nothing:
-the same bytes under another shape. Everything else is a step of its own.
+Add needs is lowered before. The digits of wide weights (ADR 0010) become one product. An Add reads
+slices of channels where they lie. Reshape costs nothing: the same bytes under another shape.
+Everything else is a step of its own.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
-from typing import TypeVar, assert_never
+from typing import assert_never
 
 import numpy as np
 
@@ -56,8 +57,7 @@ from bitfold.kernels.steps import (
 )
 from bitfold.runtime.arena import Lifetime, assign_offsets, reserved_bytes
 from bitfold.runtime.outline import Outline, OutlinedStep, OutlinedTensor
-
-T = TypeVar("T")
+from bitfold.runtime.product import Product, product_of, sole_reader, wide_product
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +197,6 @@ class _Lowering:
         self.steps.append(RescaleStep(f"{reader}.codes", x, out, rule, lo, step))
         return out
 
-    def sole_reader(self, node: Node, kind: type[T]) -> T | None:
-        readers = self.graph.consumers(node.name)
-        return readers[0] if len(readers) == 1 and isinstance(readers[0], kind) else None
-
     def lower(self, node: Node) -> None:
         self.done.add(node.name)
         match node:
@@ -208,7 +204,7 @@ class _Lowering:
                 self.define(node)
                 self.tensors[node.name] = replace(self.tensors[node.name], ready=-1)
             case Conv2d() | Linear():
-                self.lower_products(node)
+                self.lower_products(wide_product(self.graph, self.nodes, node) or product_of(node))
             case Thresholds() | Rescale() | Add() | Dequantize():
                 self.lower_elementwise(node)
             case MaxPool2d() | SumPool2d():
@@ -218,11 +214,11 @@ class _Lowering:
             case _:
                 assert_never(node)
 
-    def epilogue(self, node: Conv2d | Linear) -> tuple[Epilogue, Node]:
+    def epilogue(self, node: Node) -> tuple[Epilogue, Node]:
         """What to fuse behind a sum of products, and the node whose tensor comes out."""
-        if thresholds := self.sole_reader(node, Thresholds):
+        if thresholds := sole_reader(self.graph, node, Thresholds):
             return index_rule(thresholds, self.graph.types[node.name]), thresholds
-        rescale = self.sole_reader(node, Rescale)
+        rescale = sole_reader(self.graph, node, Rescale)
         if rescale is None:
             return ToAccumulators(), node
         self.done.add(rescale.name)
@@ -233,7 +229,7 @@ class _Lowering:
 
         Of two rescales that are added, the later one adds.
         """
-        addition = self.sole_reader(rescale, Add)
+        addition = sole_reader(self.graph, rescale, Add)
         if addition is None or addition.a == addition.b:
             return wide_rule(rescale), rescale
         other = addition.b if addition.a == rescale.name else addition.a
@@ -268,26 +264,22 @@ class _Lowering:
             wanted.extend(fresh)
         return [node for node in self.graph.nodes if node.name in seen - self.tensors.keys()]
 
-    def lower_products(self, node: Conv2d | Linear) -> None:
-        x = self.tensors[node.x]
-        epilogue, result = self.epilogue(node)
+    def lower_products(self, product: Product) -> None:
+        x, node = self.tensors[product.layer.x], product.layer
+        self.done.update(product.covered)
+        epilogue, result = self.epilogue(product.result)
         self.done.add(result.name)
-        image = isinstance(node, Conv2d)
-        grid = node.weight_grid
-        if x.grid is None or grid.lo < -128 or grid.hi > 127:
-            raise UnsupportedError(
-                f"weights on {grid} do not fit 8 bits", where=f"node {node.name}"
-            )
-        weight = node.weight if image else node.weight[:, None, None, :]
+        if x.grid is None:
+            raise UnsupportedError("products of plain integers", where=f"node {node.name}")
         self.steps.append(
             ConvStep(
-                name=node.name,
+                name=product.result.name,
                 x=as_image(x.buffer),
                 out=as_image(self.define(result)),
                 x_grid=x.grid,
-                weight=np.ascontiguousarray(weight, dtype=np.int8),
-                weight_grid=grid,
-                bias=node.bias,
+                weight=product.weight,
+                weight_grid=product.grid,
+                bias=product.bias,
                 stride=node.stride if isinstance(node, Conv2d) else (1, 1),
                 padding=node.padding if isinstance(node, Conv2d) else (0, 0, 0, 0),
                 groups=node.groups if isinstance(node, Conv2d) else 1,

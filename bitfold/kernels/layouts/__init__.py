@@ -50,4 +50,15 @@ LAYOUTS: dict[str, Layout] = {
     )
 }
 
-__all__ = ["LAYOUTS", "Layout", "PackedStep", "Segment", "conv_intervals", "flush_quads"]
+# Those whose panels may hold weights of more than 8 bits, digit by digit.
+TAKE_WIDE = ("direct", "direct_wide", "direct_signed")
+
+__all__ = [
+    "LAYOUTS",
+    "TAKE_WIDE",
+    "Layout",
+    "PackedStep",
+    "Segment",
+    "conv_intervals",
+    "flush_quads",
+]

@@ -8,7 +8,7 @@ import numpy as np
 from bitfold.kernels.epilogues import Intervals, pack_epilogue
 from bitfold.kernels.packed_step import FieldValue, PackedEpilogue
 from bitfold.kernels.packing import LANES, round_up, to_lanes
-from bitfold.kernels.steps import Buffer, ConvStep, Int32Array, Int64Array
+from bitfold.kernels.steps import Buffer, ConvStep, Int8Array, Int32Array, Int64Array
 
 ELEMENTS = {"u8": 0, "i32": 1, "f32": 2}
 INT16_MAX = 2**15 - 1
@@ -35,9 +35,14 @@ def buffer_fields(x: Buffer, out: Buffer) -> dict[str, FieldValue]:
 
 def flush_quads(step: ConvStep) -> int:
     """Quads whose products, two to a 16-bit sum, cannot overflow it; 0 where one quad can."""
-    largest = max(-int(step.weight.min()), int(step.weight.max()))
+    largest = largest_digit(step)
     pair = 2 * (step.x_grid.levels - 1) * largest
     return INT16_MAX // pair if pair else INT16_MAX
+
+
+def largest_digit(step: ConvStep) -> int:
+    """The largest size of a weight that kernels multiply by: of wide weights, that of a digit."""
+    return 128 if step.is_wide else max(-int(step.weight.min()), int(step.weight.max()))
 
 
 def conv_intervals(step: ConvStep) -> Intervals:
@@ -49,6 +54,22 @@ def conv_intervals(step: ConvStep) -> Intervals:
     return Intervals(
         lo * positive + hi * negative + step.bias, hi * positive + lo * negative + step.bias
     )
+
+
+def byte_digits(weight: Int8Array | Int32Array) -> list[Int8Array]:
+    """``weight`` as balanced digits of base 256, the highest first; itself where a byte holds it.
+
+    Σ_k 256^k · digit_k = weight, with digits in −128 … 127.
+    """
+    if weight.dtype == np.int8:
+        return [weight.astype(np.int8)]
+    rest = weight.astype(np.int64)
+    digits: list[Int8Array] = []
+    while rest.any() or not digits:
+        digit = ((rest + 128) & 255) - 128
+        digits.append(digit.astype(np.int8))
+        rest = (rest - digit) >> 8
+    return digits[::-1]
 
 
 def conv_epilogue(step: ConvStep) -> PackedEpilogue:

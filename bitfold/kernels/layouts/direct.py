@@ -1,9 +1,15 @@
-"""Layouts ``direct`` and ``direct_wide``: 16 channels times quads of input bytes (packing.py)."""
+"""Layouts ``direct`` and ``direct_wide``: 16 channels times quads of input bytes (packing.py).
+
+Weights of more than 8 bits lie in panels of their own for each digit.
+"""
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from bitfold.kernels.layouts.common import (
     SPARE_BYTES,
+    byte_digits,
     conv_epilogue,
     conv_fields,
     conv_geometry,
@@ -44,12 +50,15 @@ class DirectLayout:
 
     def pack(self, step: ConvStep, row: Row) -> PackedStep:
         """Panels, segments and a scratch area for the padded copy."""
-        panels = PANELS[self.name](step.weight, groups=step.groups, grid=step.weight_grid)
+        digits = byte_digits(step.weight)
+        layers = [PANELS[self.name](d, groups=step.groups, grid=step.weight_grid) for d in digits]
+        panels = np.stack(layers, axis=1)
         segments = conv_segments(step, NO_LIMIT if row.isa in WIDE_SUM_ISAS else None)
         fields = conv_fields(step)
         fields |= {
             "weight": panels,
             "panel_bytes": panels.nbytes // len(panels),
+            "digits": len(digits),
             "has_flushes": int(any(segment.flush for segment in segments)),
         }
         copied = copy_bytes(fields)

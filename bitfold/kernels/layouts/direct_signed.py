@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bitfold.kernels.layouts.common import INT16_MAX
+from bitfold.kernels.layouts.common import INT16_MAX, largest_digit
 from bitfold.kernels.layouts.direct import NO_LIMIT, WIDE_SUM_ISAS, DirectLayout, conv_segments
 from bitfold.kernels.packed_step import PackedStep
 from bitfold.kernels.packing import to_lanes
@@ -44,5 +44,4 @@ def signed_quads(step: ConvStep, row: Row) -> int:
     """Quads whose products, one to a 16-bit sum, cannot overflow it; 32-bit sums need no limit."""
     if row.isa in WIDE_SUM_ISAS:
         return NO_LIMIT
-    largest = int(np.abs(step.weight.astype(np.int64)).max(initial=1))
-    return INT16_MAX // (OFFSET * largest)
+    return INT16_MAX // (OFFSET * max(1, largest_digit(step)))

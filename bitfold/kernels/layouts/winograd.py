@@ -144,7 +144,7 @@ def transformed_weights(
     step: ConvStep, scheme: Scheme, row: Row
 ) -> tuple[NDArray[np.int16], Int64Array]:
     """Weights (positions, O, C), and the factors (positions,) that ``row`` gives their sums."""
-    units = step.weight
+    units = step.weight.astype(np.int8)
     if scheme.weight_step != 1:
         codes = step.weight.astype(np.int64)
         units = ((codes - scheme.middle) // scheme.weight_step).astype(np.int8)

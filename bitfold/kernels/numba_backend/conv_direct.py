@@ -17,7 +17,7 @@ Int16Array = NDArray[np.int16]
 class DirectWeights(NamedTuple):
     """Weight codes (O, K) with K = KH·KW·C/groups, bias (O,) mod 2^32, and the input's grid."""
 
-    codes: Int8Array
+    codes: Int8Array | Int32Array
     bias: Int32Array
     x_lo: int
     x_step: int
@@ -25,7 +25,8 @@ class DirectWeights(NamedTuple):
 
 def bind_direct(step: ConvStep) -> DirectWeights:
     """The constants of ``conv_direct`` for a step."""
-    codes = np.array(step.weight.reshape(len(step.weight), -1), np.int8, order="C")
+    flat = step.weight.reshape(len(step.weight), -1)
+    codes = flat.astype(np.int32) if step.is_wide else flat.astype(np.int8)
     bias = np.array(step.bias, np.int64).astype(np.int32)  # sums are exact mod 2^32
     return DirectWeights(codes, bias, step.x_grid.lo, step.x_grid.step)
 
@@ -55,7 +56,7 @@ def gather_codes(
 
 
 @jit
-def dot(a: Int16Array, b: Int8Array) -> np.int32:
+def dot(a: Int16Array, b: Int8Array | Int32Array) -> np.int32:
     """Σ a·b mod 2^32."""
     total = np.int32(0)
     for k in range(a.size):

@@ -180,6 +180,8 @@ def _layout_of(force: str | None) -> str:
 def _symbol_of(step: Step, force: str | None) -> str:
     if not isinstance(step, ConvStep):
         return _SYMBOLS[type(step)]
+    if step.is_wide:
+        return "numba.conv_direct"
     forced = _layout_of(force)
     if forced in ("direct", "bitserial"):
         return f"numba.conv_{forced}"

@@ -18,9 +18,11 @@ typedef struct bf_tile_place {
   const void *panel;
   size_t panel_bytes; /* tiles of two blocks: from the first panel to the second */
   size_t group;
-  size_t lane;  /* first lane of the block, over all groups */
-  size_t count; /* channels of the block, or of both, that exist */
-  size_t at;    /* output element of the first pixel and channel */
+  size_t lane;     /* first lane of the block, over all groups */
+  size_t count;    /* channels of the block, or of both, that exist */
+  size_t at;       /* output element of the first pixel and channel */
+  int32_t *higher; /* wide weights: (blocks, pixels, 16) sums of the digits so far, else NULL */
+  size_t digits_left;
 } bf_tile_place;
 
 typedef void (*bf_tile_kernel)(const bf_step *restrict step, uint8_t *restrict arena,
@@ -41,6 +43,28 @@ static inline void bf_advance(const bf_step *restrict step, bf_cursor *restrict 
   }
 }
 
+enum { BF_MAX_TILE_SUMS = 2 * BF_MAX_PIXELS * BF_LANES };
+
+/* One tile, digit after digit of the weights: sums = 256 * sums of higher digits + sums. */
+static inline __attribute__((always_inline)) void bf_convolve_tile(const bf_step *restrict step,
+                                                                   uint8_t *restrict arena,
+                                                                   bf_tile_place *restrict place,
+                                                                   const bf_tile_kernel tile) {
+  int32_t higher[BF_MAX_TILE_SUMS];
+  const char *panel = place->panel;
+  const size_t digits = step->digits > 1 ? step->digits : 1;
+  place->higher = digits > 1 ? higher : NULL;
+  if (digits > 1) {
+    memset(higher, 0, sizeof higher);
+  }
+  for (size_t i = 0; i < digits; i++) {
+    place->panel = panel + i * (step->panel_bytes / digits);
+    place->digits_left = digits - 1 - i;
+    tile(step, arena, place);
+  }
+  place->panel = panel;
+}
+
 static inline __attribute__((always_inline)) void bf_convolve_block(
     const bf_step *restrict step, uint8_t *restrict arena, const uint8_t *image, bf_span rows,
     bf_tile_place place, const bf_tile_kernel tile, const size_t tile_pixels) {
@@ -57,7 +81,7 @@ static inline __attribute__((always_inline)) void bf_convolve_block(
       place.windows[i] = cursor.window;
       bf_advance(step, &cursor);
     }
-    tile(step, arena, &place);
+    bf_convolve_tile(step, arena, &place, tile);
     place.at += tile_pixels * step->o;
   }
 }

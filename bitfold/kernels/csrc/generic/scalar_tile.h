@@ -25,6 +25,13 @@ static inline void bf_tile_scalar(const bf_step *restrict step, uint8_t *restric
       weight += 4 * BF_LANES;
     }
   }
+  for (size_t i = 0; place->higher && i < BF_LANES; i++) {
+    sums[i] += (uint32_t)place->higher[i] << 8;
+    place->higher[i] = (int32_t)sums[i];
+  }
+  if (place->digits_left) {
+    return;
+  }
   int32_t acc[BF_LANES];
   for (size_t i = 0; i < BF_LANES; i++) {
     acc[i] = (int32_t)((uint32_t)step->bias[place->lane + i] + (uint32_t)step->x_step * sums[i]);

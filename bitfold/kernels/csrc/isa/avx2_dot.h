@@ -14,13 +14,27 @@ BF_INLINE __m256i bf_broadcast_quad(const uint8_t *p) {
   return _mm256_set1_epi32(quad);
 }
 
-/* acc = bias + x_step * sum, then the epilogue. */
+/* 256 * higher + sum, in place of both. */
+BF_INLINE void bf_add_digit(bf_pair *sum, int32_t *higher) {
+  const bf_pair above = bf_load16(higher);
+  sum->lo = _mm256_add_epi32(_mm256_slli_epi32(above.lo, 8), sum->lo);
+  sum->hi = _mm256_add_epi32(_mm256_slli_epi32(above.hi, 8), sum->hi);
+  bf_store_wide(*sum, BF_LANES, higher);
+}
+
+/* acc = bias + x_step * sum, then the epilogue; of wide weights behind the last digit. */
 BF_INLINE void bf_finish_tile(const bf_step *step, uint8_t *arena, const bf_tile_place *place,
-                              const bf_pair *sums, const size_t tile_pixels) {
+                              bf_pair *sums, const size_t tile_pixels) {
   int32_t acc[BF_SHORT_PIXELS * BF_LANES];
   const bf_pair bias = bf_load16(step->bias + place->lane);
   const __m256i x_step = _mm256_set1_epi32(step->x_step);
   const int scaled = step->x_step != 1;
+  for (size_t i = 0; place->higher && i < tile_pixels; i++) {
+    bf_add_digit(&sums[i], place->higher + i * BF_LANES);
+  }
+  if (place->digits_left) {
+    return;
+  }
   for (size_t i = 0; i < tile_pixels; i++) {
     const __m256i lo = scaled ? _mm256_mullo_epi32(sums[i].lo, x_step) : sums[i].lo;
     const __m256i hi = scaled ? _mm256_mullo_epi32(sums[i].hi, x_step) : sums[i].hi;

@@ -31,9 +31,23 @@ BF_ONCE void bf_finish_sums(const bf_step *step, uint8_t *arena, const __m512i *
   bf_finish_rows(step, arena, &rows);
 }
 
+/* sums = 256 * higher + sums, in place of both; whether lower digits of the weights follow. */
+BF_INLINE int bf_add_digit(const bf_tile_place *place, __m512i *sums, const size_t num_sums) {
+  for (size_t i = 0; place->higher && i < num_sums; i++) {
+    int32_t *higher = place->higher + i * BF_LANES;
+    const __m512i above = _mm512_loadu_si512((const void *)higher);
+    sums[i] = _mm512_add_epi32(_mm512_slli_epi32(above, 8), sums[i]);
+    _mm512_storeu_si512((void *)higher, sums[i]);
+  }
+  return place->digits_left != 0;
+}
+
 /* The sums of one block x 8 pixels. */
 BF_INLINE void bf_finish_single(const bf_step *step, uint8_t *arena, const bf_tile_place *place,
-                                const __m512i *sums) {
+                                __m512i *sums) {
+  if (bf_add_digit(place, sums, BF_SINGLE_PIXELS)) {
+    return;
+  }
   const bf_rows rows = {.stride = BF_LANES,
                         .num_pixels = place->num_pixels,
                         .lane = place->lane,
@@ -44,7 +58,10 @@ BF_INLINE void bf_finish_single(const bf_step *step, uint8_t *arena, const bf_ti
 
 /* The sums of two blocks x 6 pixels, those of the first block first. */
 BF_INLINE void bf_finish_pair(const bf_step *step, uint8_t *arena, const bf_tile_place *place,
-                              const __m512i *sums) {
+                              __m512i *sums) {
+  if (bf_add_digit(place, sums, BF_TILE_SUMS)) {
+    return;
+  }
   for (size_t i = 0; i < 2; i++) {
     const bf_rows rows = {.stride = BF_LANES,
                           .num_pixels = place->num_pixels,

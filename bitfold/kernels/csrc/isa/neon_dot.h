@@ -58,7 +58,7 @@ BF_INLINE void bf_tile_dot(const bf_step *restrict step, uint8_t *restrict arena
       BF_DOT_QUAD(0)
     }
   }
-  const bf_quarters sums[BF_DOT_PIXELS] = {BF_DOT_EACH(BF_DOT_SUMS)};
+  bf_quarters sums[BF_DOT_PIXELS] = {BF_DOT_EACH(BF_DOT_SUMS)};
   bf_finish_tile(step, arena, place, sums);
 }
 
