@@ -37,10 +37,8 @@ OPS: dict[type[Step], str] = {
 
 
 def fits_every_step(row: Row) -> bool:
-    """Whether ``row`` is exact whatever the step."""
-    if row.op != "conv2d":
-        return True
-    return row.layout in TAKE_WIDE and LAYOUTS[row.layout].fits_every_step(row)
+    """Whether ``row`` is exact whatever the step, of weights that fit a byte."""
+    return row.op != "conv2d" or LAYOUTS[row.layout].fits_every_step(row)
 
 
 def row_fits(row: Row, step: Step) -> bool:

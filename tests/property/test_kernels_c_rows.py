@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from bitfold.errors import UsageError
 from bitfold.ir import Grid
-from bitfold.kernels.layouts import conv_intervals, flush_quads
+from bitfold.kernels.layouts import TAKE_WIDE, conv_intervals, flush_quads
+from bitfold.kernels.layouts.common import byte_digits
 from bitfold.kernels.steps import (
     AddStep,
     ConvStep,
@@ -114,8 +115,9 @@ def conv_step(geometry, grids, rng, *, epilogue="accumulators", extreme=False, l
         for k, n, a, b in zip(geometry.kernel, geometry.shape, padding, padding[2:], strict=False)
     )
     weight_shape = (geometry.num_out, *kernel, geometry.shape[2] // geometry.groups)
-    codes = np.arange(w_grid.lo, w_grid.hi + 1, w_grid.step)
-    weight = rng.choice(codes[-1:] if extreme else codes, weight_shape).astype(np.int8)
+    least = w_grid.levels - 1 if extreme else 0
+    weight = w_grid.lo + w_grid.step * rng.integers(least, w_grid.levels, weight_shape)
+    weight = weight.astype(np.int8 if w_grid.lo >= -128 and w_grid.hi <= 127 else np.int32)
     out_shape = (
         (geometry.shape[0] + padding[0] + padding[2] - kernel[0]) // geometry.stride[0] + 1,
         (geometry.shape[1] + padding[1] + padding[3] - kernel[1]) // geometry.stride[1] + 1,
@@ -159,6 +161,38 @@ def test_a_convolution_row_equals_the_slow_step(
         geometry, (x_grid, w_grid), rng, epilogue=epilogue, levels=levels
     )
     check([step], (inputs[0][0], inputs), force=row.symbol, arena_bytes=arena_bytes)
+
+
+@pytest.mark.parametrize(
+    "row", [r for r in ROWS if r.layout in TAKE_WIDE], ids=lambda row: row.symbol
+)
+@given(
+    geometry=conv_geometries(),
+    x_grid=st.sampled_from((*X_GRIDS, *ODD_X_GRIDS)),
+    bits=st.integers(9, 25),
+    epilogue=st.sampled_from(("accumulators", "indices", "wide", "add")),
+    extreme=st.booleans(),
+    seed=SEEDS,
+)
+def test_wide_weights_equal_the_slow_step(row, geometry, x_grid, bits, epilogue, extreme, seed):
+    window = geometry.kernel[0] * geometry.kernel[1] * geometry.shape[2] // geometry.groups
+    largest = 2**30 // (window * max(-x_grid.lo, x_grid.hi))
+    most = max(128, min(2 ** (bits - 1) - 1, largest))
+    step, inputs, arena_bytes = conv_step(
+        geometry, (x_grid, Grid(-most, most)), np.random.default_rng(seed), epilogue=epilogue,
+        extreme=extreme,
+    )  # fmt: skip
+    assert step.is_wide
+    check([step], (inputs[0][0], inputs), force=row.symbol, arena_bytes=arena_bytes)
+
+
+@pytest.mark.parametrize("value", [128, -129, 32639, 32640, -32897, 2**23 - 1, 2**31 - 1, -(2**31)])
+def test_digits_of_bytes_make_the_weight(value):
+    digits = byte_digits(np.array([0, value, 7], np.int32))
+    assert all(digit.dtype == np.int8 for digit in digits)
+    places = (digit.astype(object) * 256**k for k, digit in enumerate(reversed(digits)))
+    assert sum(places).tolist() == [0, value, 7]
+    assert digits[0].any()
 
 
 class Dense:

@@ -62,6 +62,60 @@ def is_right(graph):
     return np.array_equal(Session(graph, "numba").run(images), run_oracle(graph, images))
 
 
+def digits(factors=(1, 255, 65025)):
+    """Σ_k factor_k · (product k of the image), as folding writes wide weights."""
+    nodes, total = [IMAGE], None
+    for k, factor in enumerate(factors):
+        layer, weighted = conv(f"c{k}"), rescale(f"w{k}", f"c{k}")
+        nodes += [
+            replace(layer, weight=layer.weight - k, weight_grid=Grid.narrow(4)),
+            replace(weighted, multiplier=factor * ONES, offset=0 * ONES, shift=0),
+        ]
+        if k:
+            nodes.append(Add(f"s{k}", total, f"w{k}"))
+        total = nodes[-1].name
+    return nodes, total
+
+
+@pytest.mark.parametrize("factors", [(1, 255), (1, 255, 65025), (3, -7, 1, 99)])
+def test_digits_of_wide_weights_are_one_product(factors):
+    nodes, total = digits(factors)
+    graph = IntGraph.of([*nodes, rescale("r", total), *wide_tail("r")])
+    steps = plan_graph(graph).steps
+    assert [s.name for s in steps[:2]] == [total, "p"]
+    assert steps[0].is_wide
+    assert steps[0].weight[0, 0, 0, 0] == sum(f * (1 - k) for k, f in enumerate(factors))
+    assert steps[0].bias[0] == sum(factors)
+    assert isinstance(steps[0].epilogue, ToWide)
+    assert is_right(graph)
+
+
+def test_thresholds_are_fused_behind_digits():
+    nodes, total = digits()
+    graph = IntGraph.of([*nodes, *wide_tail(total)])
+    assert [s.name for s in plan_graph(graph).steps] == [total, "fc", "logits"]
+    assert is_right(graph)
+
+
+def test_what_somebody_else_reads_is_no_digit():
+    nodes, total = digits((1, 255))
+    more = [rescale("again", "w1"), Add("sum", total, "again")]
+    graph = IntGraph.of([*nodes, *more, *wide_tail("sum")])
+    assert [s.name for s in plan_graph(graph).steps][:2] == ["c0", "c1"]
+    assert is_right(graph)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_a_sum_of_other_products_is_left_alone(shift):
+    nodes = [
+        IMAGE, conv("a"), replace(rescale("r", "a"), shift=shift), conv("b"), rescale("s", "b"),
+        Add("sum", "r", "s"),
+    ]  # fmt: skip
+    graph = IntGraph.of([*nodes, *wide_tail("sum")])
+    assert [s.name for s in plan_graph(graph).steps][:2] == ["a", "b"]
+    assert is_right(graph)
+
+
 def test_thresholds_are_fused_into_their_convolution():
     graph = IntGraph.of([IMAGE, conv("a"), thresholds("p", "a"), *tail("p")])
     plan = plan_graph(graph)

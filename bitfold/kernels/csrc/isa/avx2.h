@@ -33,6 +33,10 @@ BF_INLINE void bf_store_wide(bf_pair value, size_t count, int32_t *out) {
     _mm256_storeu_si256((__m256i *)(void *)(out + 8), value.hi);
     return;
   }
+  if (count == BF_LANES / 2) { /* channels come in eights more often than in odd numbers */
+    _mm256_storeu_si256((__m256i *)(void *)out, value.lo);
+    return;
+  }
   int32_t block[BF_LANES];
   _mm256_storeu_si256((__m256i *)(void *)block, value.lo);
   _mm256_storeu_si256((__m256i *)(void *)(block + 8), value.hi);
@@ -47,6 +51,10 @@ BF_INLINE void bf_store_bytes(bf_pair value, size_t count, uint8_t *out) {
       _mm_packus_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1));
   if (count == BF_LANES) {
     _mm_storeu_si128((__m128i *)(void *)out, bytes);
+    return;
+  }
+  if (count == BF_LANES / 2) {
+    _mm_storel_epi64((__m128i *)(void *)out, bytes);
     return;
   }
   uint8_t block[BF_LANES];
@@ -146,6 +154,37 @@ BF_INLINE void bf_finish_compare(const bf_step *step, uint8_t *arena, const bf_r
   }
 }
 
+enum { BF_FEW_THRESHOLDS = 3 };
+
+/* The same for 2 or 3 thresholds, held in registers: for all the compiler knows, what is written
+ * might be the table.
+ */
+BF_INLINE void bf_finish_few(const bf_step *step, uint8_t *arena, const bf_rows *rows,
+                             const size_t num_thresholds) {
+  const bf_epilogue *e = &step->epilogue;
+  const int32_t *table = e->table + rows->lane * num_thresholds;
+  const bf_pair sign = bf_load16(e->sign + rows->lane);
+  const __m256i most = _mm256_set1_epi32((int)num_thresholds);
+  const size_t num_pixels = rows->num_pixels, count = rows->count, pitch = step->o;
+  const size_t stride = rows->stride;
+  const int32_t *acc = rows->acc;
+  uint8_t *out = arena + step->out + rows->at;
+  bf_pair bounds[BF_FEW_THRESHOLDS];
+  for (size_t j = 0; j < num_thresholds; j++) {
+    bounds[j] = bf_load16(table + j * BF_LANES);
+  }
+  for (size_t i = 0; i < num_pixels; i++) {
+    const bf_pair x = bf_load16(acc + i * stride);
+    const __m256i lo = _mm256_sign_epi32(x.lo, sign.lo), hi = _mm256_sign_epi32(x.hi, sign.hi);
+    bf_pair index = {most, most};
+    for (size_t j = 0; j < num_thresholds; j++) {
+      index.lo = _mm256_add_epi32(index.lo, _mm256_cmpgt_epi32(bounds[j].lo, lo));
+      index.hi = _mm256_add_epi32(index.hi, _mm256_cmpgt_epi32(bounds[j].hi, hi));
+    }
+    bf_store_bytes(index, count, out + i * pitch);
+  }
+}
+
 typedef __m256i (*bf_line_form)(const bf_line *line, __m256i acc);
 
 BF_INLINE void bf_finish_line(const bf_step *step, uint8_t *arena, const bf_rows *rows,
@@ -232,6 +271,10 @@ BF_INLINE void bf_finish_rows(const bf_step *step, uint8_t *arena, const bf_rows
     bf_finish_line(step, arena, rows, bf_line32);
   } else if (e->kind == BF_TO_INDICES && form == BF_LINE64) {
     bf_finish_line(step, arena, rows, bf_line64);
+  } else if (e->kind == BF_TO_INDICES && e->num_thresholds == 3) {
+    bf_finish_few(step, arena, rows, 3);
+  } else if (e->kind == BF_TO_INDICES && e->num_thresholds == 2) {
+    bf_finish_few(step, arena, rows, 2);
   } else if (e->kind == BF_TO_INDICES) {
     bf_finish_compare(step, arena, rows);
   } else if (e->kind == BF_TO_ACCUMULATORS || e->wide_form == BF_WIDE_ANY ||
