@@ -4,11 +4,13 @@
     python benchmarks/engines.py -o benchmarks/results/engines.json --threads 2
     python benchmarks/engines.py -o benchmarks/results/engines.json --batch 8
     python benchmarks/engines.py -o benchmarks/results/engines.json --table engines.md
+    python benchmarks/engines.py -o benchmarks/results/engines.json --layers resnet18 --grid T,2
 
 Weights do not influence speed, so the networks are random. The engines run the *plain* network of
 each name (convolutions, batch norms folded away, ReLU) at int8, whatever a method adds to ours;
 ``--own`` gives them our topology instead. A row that the file has already is kept, so that a run
-can be interrupted and gone on with. The table names the fastest int8 engine of each row.
+can be interrupted and gone on with. The table names the fastest int8 engine of each row;
+``--layers`` prints the convolutions of one network beside the machine's peak.
 """
 
 import argparse
@@ -187,8 +189,27 @@ def table(document: Mapping[str, object]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def layers(row: Row) -> str:
+    """Markdown: the convolutions of one row of the results, with the machine's peak."""
+    peak = row["peak"]
+    lines = [
+        f"Peak ({peak['isa']}): {peak['macs_per_cycle']:.1f} MAC a cycle of 1 / "
+        f"{peak['clock_ghz']:.2f} ns.",
+        "",
+        "| layer | kernel | ms | MAC a cycle | of the peak |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {x['name']} | {x['kernel'].removeprefix('bf_conv2d_')} | {x['ms']:.3f} "
+        f"| {x['macs_per_cycle']:.1f} | {x['peak_share']:.2f} |"
+        for x in row["layers"]
+        if x["macs"]
+    ]
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Parse, run what is missing, write after every row; or write the table."""
+    """Parse, run what is missing, write after every row; or write a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=15)
@@ -198,10 +219,17 @@ def main() -> None:
     parser.add_argument("--grid", default="", help="only the grid of this name")
     parser.add_argument("--own", action="store_true", help="the engines run our topology")
     parser.add_argument("--again", action="store_true", help="measure rows anew")
+    parser.add_argument("--layers", default="", help="print the layers of this network's row")
     parser.add_argument("--table", type=Path, help="write the table there and run nothing")
     words = parser.parse_args()
     if words.table:
         words.table.write_text(table(json.loads(words.output.read_text())), encoding="utf-8")
+        return
+    if words.layers:
+        rows = read_rows(words.output).values()
+        asked = (words.layers, words.grid, words.threads, words.batch)
+        names = ("network", "grid", "threads", "batch")
+        print(*(layers(r) for r in rows if tuple(r.get(n) for n in names) == asked), sep="\n")
         return
     options = BenchOptions(threads=words.threads, batch=words.batch, rounds=words.rounds)
     rows = read_rows(words.output)
