@@ -1,15 +1,17 @@
 """Sweeps: grids, the front, and results that survive what a kill leaves behind."""
 
+import copy
 import json
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitfold.errors import InputError, UsageError
+from bitfold.errors import BitfoldError, InputError, UsageError
 from bitfold.export import read_onnx, to_onnx
-from bitfold.fpga_sim import simulate
+from bitfold.fpga_sim import simulate, tiling_search
 from bitfold.fpga_sim.explore import (
     ExploreRequest,
     Sweep,
@@ -19,6 +21,8 @@ from bitfold.fpga_sim.explore import (
     pareto_front,
     read_sweep,
 )
+from bitfold.fpga_sim.explore.sweep import changes_of
+from bitfold.fpga_sim.report import configure
 from tests.unit.test_fpga_report import small_graph
 
 AXES = {"array": ("4x4", "8x2"), "lanes": (1, 3, 5), "pe": ("auto", "dsp")}
@@ -97,6 +101,25 @@ def test_points_are_what_simulate_says_and_refused_ones_say_why(model, tmp_path)
         assert point["fits"] == report.fits
     costs = [(p["latency_ms"], p["lut"], p["bram36"]) for p in found.points]
     assert [p["pareto"] for p in found.points] == pareto_front(costs).tolist()
+
+
+def test_what_is_kept_between_points_changes_no_report():
+    graph, axes = small_graph(), dict(AXES) | {
+        "dataflow": ("os", "ws", "is"), "clock_mhz": (50, 300), "map_words": (64, 4096),
+        "edge": ("wide", "passes"), "dram_bits": (8, 64),
+    }  # fmt: skip
+    sweep = Sweep(axes, points=60, seed=3)
+    for number in sweep.numbers():
+        changes = changes_of(sweep.settings(number))
+        try:
+            array = configure(None, changes)
+            kept = simulate(graph, config=array).to_dict()
+        except BitfoldError as error:
+            with pytest.raises(type(error), match=re.escape(error.what)):
+                simulate(copy.copy(graph), config=configure(None, changes))
+            continue
+        tiling_search._known.cache_clear()
+        assert simulate(copy.copy(graph), config=array).to_dict() == kept
 
 
 def test_what_is_known_is_not_simulated_again(model, tmp_path):

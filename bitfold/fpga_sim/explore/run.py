@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,18 +122,18 @@ def _simulate_point(request: ExploreRequest, model: int, number: int) -> Row:
     row: Row = {"model": model, "number": number}
     try:
         array = configure(request.base, changes_of(settings))
-        found = simulate(graph, device=request.device, config=array).to_dict()
+        found = simulate(graph, device=request.device, config=array)
     except BitfoldError as error:
         return row | {"refused": f"{error.where}: {error.what}"}
-    used, shape = found["resources"], found["array"]
-    assert isinstance(used, Mapping)
-    assert isinstance(shape, Mapping)
+    assert found.resources is not None  # a sweep has no other mode
+    counts = found.resources.counts()
+    shape = found.mapping.array
     return (
         row
-        | {"w_bits": shape["w_bits"], "a_bits": shape["a_bits"], "clock_mhz": found["clock_mhz"]}
-        | {key: found[key] for key in MEASURED}
-        | {key: used[key] for key in COUNTED}
-        | {"fits": found["fits"]}
+        | {"w_bits": shape.w_bits, "a_bits": shape.a_bits, "clock_mhz": found.clock_mhz}
+        | {key: getattr(found, key) for key in MEASURED}
+        | {key: counts[key] for key in COUNTED}
+        | {"fits": found.fits}
     )
 
 
