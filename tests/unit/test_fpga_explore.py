@@ -21,6 +21,7 @@ from bitfold.fpga_sim.explore import (
     pareto_front,
     read_sweep,
 )
+from bitfold.fpga_sim.explore.run import COUNTED
 from bitfold.fpga_sim.explore.sweep import changes_of
 from bitfold.fpga_sim.report import configure
 from tests.unit.test_fpga_report import small_graph
@@ -99,6 +100,10 @@ def test_points_are_what_simulate_says_and_refused_ones_say_why(model, tmp_path)
             k: v for k, v in report.resources.counts().items() if k != "uram"
         }
         assert point["fits"] == report.fits
+        errors = report.resources.errors()
+        assert {k: point[f"{k}_error"] for k in COUNTED} == {k: errors[k] for k in COUNTED}
+        assert point["cycles_error"] == report.model_error.cycles > 0
+        assert point["lut_error"] > 0
     costs = [(p["latency_ms"], p["lut"], p["bram36"]) for p in found.points]
     assert [p["pareto"] for p in found.points] == pareto_front(costs).tolist()
 

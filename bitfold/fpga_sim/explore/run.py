@@ -126,13 +126,15 @@ def _simulate_point(request: ExploreRequest, model: int, number: int) -> Row:
     except BitfoldError as error:
         return row | {"refused": f"{error.where}: {error.what}"}
     assert found.resources is not None  # a sweep has no other mode
-    counts = found.resources.counts()
+    counts, errors = found.resources.counts(), found.resources.errors()
     shape = found.mapping.array
     return (
         row
         | {"w_bits": shape.w_bits, "a_bits": shape.a_bits, "clock_mhz": found.clock_mhz}
         | {key: getattr(found, key) for key in MEASURED}
+        | {"cycles_error": found.model_error.cycles}
         | {key: counts[key] for key in COUNTED}
+        | {f"{key}_error": errors[key] for key in COUNTED}
         | {"fits": found.fits}
     )
 
