@@ -1,5 +1,6 @@
 """Each layer as a job for the tiling search: what a block costs and which blocks fit on chip."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as ReadOnlyDict
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from bitfold.fpga_sim.tiling_search import plans
 
 # Registers behind the vector unit's adder tree: operands, product, output.
 VECTOR_REGISTERS = 3
+# Parts of an array that are tiled in one go.
+PARTS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,21 +178,25 @@ def schedule_shape(
 ) -> Scheduled:
     """The fastest plan of ``shape``, which must fit; equal layers of a network share the work.
 
-    Of the parts after the first, those that compute for longer than the best one takes are passed
-    over.
+    Parts that compute for longer than the best one before them takes are passed over.
     """
-    # Fewer rows may span one more input row; a part of one row always fits.
-    parts = ((part, make_job(shape, part, capacity)) for part in _parts(shape, array))
-    fitting = ((part, job) for part, job in parts if job.fits_rows(1))
-    part, job = next(fitting)
-    best = Scheduled(job, plans([job], port)[0], part.rows, part.cols, shape.vector)
-    others = [(part, job, compute_cycles(shape.gemm, part)) for part, job in fitting]
-    others = [found for found in others if found[2] <= best.plan.cycles]
-    for (part, job, compute), plan in zip(
-        others, plans([job for _, job, _ in others], port), strict=True
-    ):
-        if compute <= best.plan.cycles and plan.cycles < best.plan.cycles:
-            best = Scheduled(job, plan, part.rows, part.cols, shape.vector)
+    best: Scheduled | None = None
+    waiting = _parts(shape, array)
+    while group := list(itertools.islice(waiting, PARTS_AT_ONCE if best else 1)):
+        parts = []
+        for part in group:
+            compute = compute_cycles(shape.gemm, part)
+            if best is not None and compute > best.plan.cycles:
+                continue
+            job = make_job(shape, part, capacity)
+            # Fewer rows may span one more input row; a part of one row always fits.
+            if job.fits_rows(1):
+                parts.append((part, compute, job))
+        found = plans([job for *_, job in parts], port)
+        for (part, compute, job), plan in zip(parts, found, strict=True):
+            if best is None or max(compute, plan.cycles + 1) <= best.plan.cycles:
+                best = Scheduled(job, plan, part.rows, part.cols, shape.vector)
+    assert best is not None
     return best
 
 
