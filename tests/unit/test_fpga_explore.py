@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bitfold.errors import BitfoldError, InputError, UsageError
 from bitfold.export import read_onnx, to_onnx
-from bitfold.fpga_sim import simulate, tiling_search
+from bitfold.fpga_sim import map_graph, simulate, tiling_search
 from bitfold.fpga_sim.explore import (
     ExploreRequest,
     Sweep,
@@ -24,6 +24,7 @@ from bitfold.fpga_sim.explore import (
 from bitfold.fpga_sim.explore.run import COUNTED
 from bitfold.fpga_sim.explore.sweep import changes_of
 from bitfold.fpga_sim.report import configure
+from bitfold.fpga_sim.resources import estimate
 from tests.unit.test_fpga_report import small_graph
 
 AXES = {"array": ("4x4", "8x2"), "lanes": (1, 3, 5), "pe": ("auto", "dsp")}
@@ -124,7 +125,12 @@ def test_what_is_kept_between_points_changes_no_report():
                 simulate(copy.copy(graph), config=configure(None, changes))
             continue
         tiling_search._known.cache_clear()
-        assert simulate(copy.copy(graph), config=array).to_dict() == kept
+        fresh = copy.copy(graph)
+        assert simulate(fresh, config=array).to_dict() == kept
+        # Resources are kept for all clocks and ports: these must not enter them.
+        assert (
+            estimate(fresh, map_graph(fresh, array)).counts().items() <= kept["resources"].items()
+        )
 
 
 def test_what_is_known_is_not_simulated_again(model, tmp_path):
