@@ -17,7 +17,7 @@ from bitfold.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from bitfold.fpga_sim.explore import Exploration, ExploreRequest, Sweep, Variant
+    from bitfold.fpga_sim.explore import Exploration, ExploreRequest, Row, Sweep, Variant
 
 MOST_SHOWN = 40
 
@@ -184,16 +184,25 @@ def _table(found: "Exploration") -> "Table":
 
     table = Table(box=None, header_style="", pad_edge=False)
     front = found.front
-    names = [key for key in (front[0] if front else {}) if key not in ("fits", "pareto", "cycles")]
+    names = [key for key in (front[0] if front else {}) if not _is_beside(key)]
     for name in names:
         table.add_column(name, justify="right")
     for point in front[:MOST_SHOWN]:
-        table.add_row(*(_shown(point[name]) for name in names))
+        table.add_row(*(_shown(point, name) for name in names))
     return table
 
 
-def _shown(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _is_beside(key: str) -> bool:
+    """Errors stand behind what they are of; cycles are in the time, the front all fits."""
+    return key in ("fits", "pareto", "cycles") or key.endswith("_error")
+
+
+def _shown(point: "Row", name: str) -> str:
+    """A value, with its error in percent where there is one."""
+    value = point[name]
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    error = point.get("cycles_error" if name == "latency_ms" else f"{name}_error")
+    return f"{text} ±{error:.1%}" if error else text
 
 
 def _sentence(found: "Exploration", output: Path | None) -> str:

@@ -8,7 +8,10 @@ if TYPE_CHECKING:
 
 
 def draw_front(found: "Exploration") -> bytes:
-    """A PNG: every point grey where it does not fit, the front coloured by accuracy if given."""
+    """A PNG: every point grey where it does not fit, the front coloured by accuracy if given.
+
+    Bars at the front are the errors of the model.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -26,6 +29,11 @@ def draw_front(found: "Exploration") -> bytes:
         shown = axes.scatter(
             [p[key] for p in front], [p["latency_ms"] for p in front], marker="*", s=50,
             c=accuracies if coloured else "tab:red", label="front",
+        )  # fmt: skip
+        axes.errorbar(
+            [p[key] for p in front], [p["latency_ms"] for p in front], fmt="none", ecolor="tab:red",
+            xerr=[p[key] * p[f"{key}_error"] for p in front], elinewidth=0.6,
+            yerr=[p["latency_ms"] * p["cycles_error"] for p in front],
         )  # fmt: skip
         axes.set(xlabel=name, ylabel="ms per image (model)", xscale="symlog", yscale="log")
         axes.legend()

@@ -1,19 +1,33 @@
 """Each layer as a job for the tiling search: what a block costs and which blocks fit on chip."""
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as ReadOnlyDict
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 
 from bitfold.errors import UsageError
 from bitfold.fpga_sim.array import ArrayConfig
-from bitfold.fpga_sim.cycles import Gemm, ceil_div, compute_cycles, refill_cycles, visits
+from bitfold.fpga_sim.cycles import Gemm, ceil_div, compute_cycles
 from bitfold.fpga_sim.mapping import MappedLayer
 from bitfold.fpga_sim.memory import Buffer, tile_words, weight_words
-from bitfold.fpga_sim.tiling import Job, Plan, Port, Traffic, Window, choose
+from bitfold.fpga_sim.tiling import (
+    FILTERS,
+    NOTHING,
+    PIXELS,
+    BlockLaw,
+    Job,
+    Plan,
+    Port,
+    Traffic,
+    Window,
+)
+from bitfold.fpga_sim.tiling_search import plans
 
 # Registers behind the vector unit's adder tree: operands, product, output.
 VECTOR_REGISTERS = 3
+# Parts of an array that are tiled in one go.
+PARTS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,41 +87,43 @@ def uses_vector_unit(layer: MappedLayer, array: ArrayConfig) -> bool:
 
 
 def require_buffers(
-    layers: tuple[MappedLayer, ...],
-    array: ArrayConfig,
-    capacity: Capacity,
-    traffic: ReadOnlyDict[str, Traffic],
+    layers: Sequence[MappedLayer], array: ArrayConfig, capacity: Capacity, jobs: Sequence[Job]
 ) -> None:
-    """Raise UsageError, naming what would fit, where a buffer cannot hold two tiles of a layer."""
-    words = [_needed_words(layer, array, capacity, traffic[layer.name]) for layer in layers]
-    for key, given in (
-        ("weight_words", capacity.weights),
-        ("tile_words", capacity.tile),
-        ("map_words", capacity.map),
-        ("output_words", capacity.outputs),
+    """Raise UsageError, naming what would fit, where a buffer cannot hold two tiles of a layer.
+
+    ``jobs`` are those of ``layers`` on the whole array.
+    """
+    words = [_needed_words(*pair, array, capacity) for pair in zip(layers, jobs, strict=True)]
+    for i, (key, given) in enumerate(
+        (
+            ("weight_words", capacity.weights),
+            ("tile_words", capacity.tile),
+            ("map_words", capacity.map),
+            ("output_words", capacity.outputs),
+        )
     ):
-        layer, most = max(zip(layers, (need[key] for need in words), strict=True),
-                          key=lambda item: item[1])  # fmt: skip
+        needed = [need[i] for need in words]
+        most = max(needed)
         if given is not None and given < most:
             raise UsageError(
-                f"{key} is {given}, smaller than two tiles of layer {layer.name}",
+                f"{key} is {given}, smaller than two tiles of layer "
+                f"{layers[needed.index(most)].name}",
                 where=key,
                 todo=f"Use {key} {most} or more, or leave it out.",
             )
 
 
 def _needed_words(
-    layer: MappedLayer, array: ArrayConfig, capacity: Capacity, traffic: Traffic
-) -> dict[str, int]:
+    layer: MappedLayer, job: Job, array: ArrayConfig, capacity: Capacity
+) -> tuple[int, int, int, int]:
     """Least depth of each buffer: two tiles, one of them computing and one in transfer."""
-    job = make_job(_shape(layer, array, traffic), array, capacity)
     on_array = 0 if uses_vector_unit(layer, array) else 2
-    return {
-        "weight_words": on_array * weight_words(layer, array),
-        "tile_words": on_array * tile_words(layer, array),
-        "map_words": 2 * ceil_div(8 * job.band_bytes(1), capacity.map_width),
-        "output_words": on_array * (array.rows if array.dataflow == "os" else 1),
-    }
+    return (
+        on_array * weight_words(layer, array),
+        on_array * tile_words(layer, array),
+        2 * ceil_div(8 * job.band_bytes(1), capacity.map_width),
+        on_array * (array.rows if array.dataflow == "os" else 1),
+    )
 
 
 def operand_steps(gemm: Gemm, array: ArrayConfig) -> int:
@@ -124,11 +140,26 @@ def operand_steps(gemm: Gemm, array: ArrayConfig) -> int:
     return gemm.passes * gemm.groups * steps[array.dataflow]
 
 
-def schedule_layer(
-    layer: MappedLayer, array: ArrayConfig, capacity: Capacity, port: Port, traffic: Traffic
-) -> Scheduled:
-    """The fastest plan of ``layer``; with ``subarray`` best, over all parts of the array too."""
-    return schedule_shape(_shape(layer, array, traffic), array, capacity, port)
+def schedule_layers(
+    layers: Sequence[MappedLayer],
+    array: ArrayConfig,
+    capacity: Capacity,
+    port: Port,
+    traffic: ReadOnlyDict[str, Traffic],
+) -> list[Scheduled]:
+    """The fastest plan of each layer; with ``subarray`` best, over all parts of the array too.
+
+    Raises UsageError where a buffer is too small.
+    """
+    shapes = [_shape(layer, array, traffic[layer.name]) for layer in layers]
+    jobs = [make_job(shape, array, capacity) for shape in shapes]
+    require_buffers(layers, array, capacity, jobs)
+    if array.subarray == "best":
+        return [schedule_shape(shape, array, capacity, port) for shape in shapes]
+    return [
+        Scheduled(job, plan, array.rows, array.cols, shape.vector)
+        for shape, job, plan in zip(shapes, jobs, plans(jobs, port), strict=True)
+    ]
 
 
 def _shape(layer: MappedLayer, array: ArrayConfig, traffic: Traffic) -> LayerShape:
@@ -145,19 +176,26 @@ def _shape(layer: MappedLayer, array: ArrayConfig, traffic: Traffic) -> LayerSha
 def schedule_shape(
     shape: LayerShape, array: ArrayConfig, capacity: Capacity, port: Port
 ) -> Scheduled:
-    """The fastest plan of ``shape``, which must fit; equal layers of a network share the work."""
+    """The fastest plan of ``shape``, which must fit; equal layers of a network share the work.
+
+    Parts that compute for longer than the best one before them takes are passed over.
+    """
     best: Scheduled | None = None
-    for part in _parts(shape, array):
-        if best is not None and compute_cycles(shape.gemm, part) > best.plan.cycles:
-            continue
-        job = make_job(shape, part, capacity)
-        if not job.fits_rows(1):
+    waiting = _parts(shape, array)
+    while group := list(itertools.islice(waiting, PARTS_AT_ONCE if best else 1)):
+        parts = []
+        for part in group:
+            compute = compute_cycles(shape.gemm, part)
+            if best is not None and compute > best.plan.cycles:
+                continue
+            job = make_job(shape, part, capacity)
             # Fewer rows may span one more input row; a part of one row always fits.
-            continue
-        plan = choose(job, port)
-        found = Scheduled(job, plan, part.rows, part.cols, shape.vector)
-        if best is None or plan.cycles < best.plan.cycles:
-            best = found
+            if job.fits_rows(1):
+                parts.append((part, compute, job))
+        found = plans([job for *_, job in parts], port)
+        for (part, compute, job), plan in zip(parts, found, strict=True):
+            if best is None or max(compute, plan.cycles + 1) <= best.plan.cycles:
+                best = Scheduled(job, plan, part.rows, part.cols, shape.vector)
     assert best is not None
     return best
 
@@ -189,7 +227,7 @@ def make_job(shape: LayerShape, array: ArrayConfig, capacity: Capacity) -> Job:
     pixels = array.cols if array.dataflow == "is" else array.rows
     column_folds = gemm.groups * _folds_a_group(gemm, array)
     grouped = gemm.groups > 1
-    cost, tail = _blocks(gemm, array, pixels, _folds_a_group(gemm, array))
+    # Buffers that hold the whole layer are one case: whatever is more makes no other job.
     return Job(
         row_folds=ceil_div(gemm.pixels, pixels),
         column_folds=column_folds,
@@ -200,11 +238,10 @@ def make_job(shape: LayerShape, array: ArrayConfig, capacity: Capacity) -> Job:
         grouped=grouped,
         window=shape.window,
         traffic=shape.traffic,
-        cost=cost,
-        tail=tail,
+        law=block_law(gemm, array),
         most_rows=gemm.pixels,
-        most_columns=capacity.weights // (2 * shape.weight_words),
-        most_band=capacity.band_bytes,
+        most_columns=min(capacity.weights // (2 * shape.weight_words), column_folds),
+        most_band=min(capacity.band_bytes, shape.traffic.inputs),
     )
 
 
@@ -214,59 +251,36 @@ def _folds_a_group(gemm: Gemm, array: ArrayConfig) -> int:
     return 1 if streams else ceil_div(gemm.filters, array.cols)
 
 
-def _steady(gemm: Gemm, array: ArrayConfig) -> tuple[int, int]:
-    """Cycles of ``gemm`` in the middle of a longer run, and what shows once a run on top."""
-    once = compute_cycles(gemm, array)
-    again = compute_cycles(replace(gemm, passes=2 * gemm.passes), array)
-    return again - once, 2 * once - again
+def block_law(gemm: Gemm, array: ArrayConfig) -> BlockLaw:
+    """What a block of ``gemm`` takes on the array (docs/fpga_model.md, sections 2 and 6).
 
-
-def _refill(gemm: Gemm, array: ArrayConfig) -> int:
-    """Cycles that a block on top of ``_steady`` takes because its operands come with it."""
-    if array.dataflow == "os" or array.drain == "shared":
-        return 0
-    return refill_cycles(visits(gemm, array), rows=array.rows, cols=array.cols)
-
-
-def _blocks(
-    gemm: Gemm, array: ArrayConfig, pixels: int, group_folds: int
-) -> tuple[Callable[[int, int], int], Callable[[int, int], int]]:
-    """Cost and tail of blocks of (pixels, filters), a row fold of ``pixels``: what streams is cut.
-
-    The cost counts from a block's first operand to the next block's, the tail from there until
-    results have left. Grouped layers count whole column folds in place of filters.
+    It counts from a block's first operand to the next block's, so that the tail is what shows only
+    once. With a second register a stationary array's operands come with the block, after R loads
+    and a swap that has crossed the array (``cycles.refill_cycles``).
     """
-    grouped = gemm.groups > 1
-    fold = ceil_div(gemm.filters, group_folds) if grouped else min(array.cols, gemm.filters)
-    one = replace(gemm, groups=1, pixels=min(pixels, gemm.pixels), filters=fold)
-    streams = {"ws": "pixels", "is": "filters"}.get(array.dataflow)
-    if grouped and streams == "filters":
-        streams = None  # a group is not cut
-
-    @cache
-    def priced(length: int) -> tuple[int, int, int]:
-        part = one if streams is None else replace(one, **{streams: length})
-        steady, shown = _steady(part, array)
-        refill = _refill(part, array)
-        return steady, refill, shown - refill
-
-    def parts(block_pixels: int, block_filters: int) -> tuple[int, int]:
-        """What streams, and how often."""
-        rows = -(-block_pixels // pixels)
-        columns = block_filters if grouped else -(-block_filters // array.cols)
-        if streams is None:
-            return 0, rows * columns
-        return (block_pixels, columns) if streams == "pixels" else (block_filters, rows)
-
-    def cost(block_pixels: int, block_filters: int) -> int:
-        length, times = parts(block_pixels, block_filters)
-        steady, refill, _ = priced(length)
-        return times * steady + refill
-
-    def tail(block_pixels: int, block_filters: int) -> int:
-        return priced(parts(block_pixels, block_filters)[0])[2]
-
-    return cost, tail
+    rows, cols = array.rows, array.cols
+    if array.dataflow == "os":
+        fold = Gemm(1, gemm.depth, 1, 1, gemm.passes, gemm.serial)
+        once = compute_cycles(fold, array)
+        twice = Gemm(1, gemm.depth, 1, 1, 2 * gemm.passes, gemm.serial)
+        again = compute_cycles(twice, array)
+        return BlockLaw(NOTHING, 1, least=again - once, shown=2 * once - again)
+    stream = PIXELS if array.dataflow == "ws" else FILTERS
+    repeats = gemm.passes * ceil_div(gemm.depth, rows * array.lanes) * gemm.serial
+    if array.drain == "shared":
+        law = BlockLaw(stream, repeats, 0, 2 * rows + cols - 2, array.acc_words, shown=3)
+    else:
+        law = BlockLaw(
+            stream, repeats, 2 * rows + cols - 1, 0, array.acc_words,
+            settles=1, crossing=rows + cols - 1, added=rows + 1, shown=rows + cols + 1,
+        )  # fmt: skip
+    if stream == FILTERS and gemm.groups > 1:
+        # A group is not cut: all its filters stream in every fold.
+        length = gemm.filters
+        return BlockLaw(
+            NOTHING, 1, law.steady(length), added=law.extra(length), shown=law.tail(length)
+        )
+    return law
 
 
 def _vector_job(shape: LayerShape, array: ArrayConfig, capacity: Capacity) -> Job:
@@ -285,9 +299,13 @@ def _vector_job(shape: LayerShape, array: ArrayConfig, capacity: Capacity) -> Jo
         grouped=True,
         window=window,
         traffic=shape.traffic,
-        cost=lambda pixels, channels: pixels * ceil_div(channels, at_once) * steps,
-        tail=lambda pixels, channels: VECTOR_REGISTERS + (array.vector_taps - 1).bit_length(),
+        law=BlockLaw(
+            NOTHING,
+            1,
+            least=window.out_width * steps,
+            shown=VECTOR_REGISTERS + (array.vector_taps - 1).bit_length(),
+        ),
         most_rows=window.out_height,
         most_columns=channels,
-        most_band=capacity.band_bytes,
+        most_band=min(capacity.band_bytes, shape.traffic.inputs),
     )

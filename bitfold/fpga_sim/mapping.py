@@ -76,6 +76,7 @@ class Mapping:
         return self.array.acc_bits or max(layer.acc_bits for layer in self.layers)
 
 
+@per_graph
 def mac_nodes(graph: IntGraph) -> tuple[MacNode, ...]:
     """The nodes that run on the array, in order; raises UnsupportedError where there is none."""
     nodes = tuple(node for node in graph.nodes if isinstance(node, Conv2d | Linear))
@@ -118,7 +119,23 @@ def _window(graph: IntGraph, node: MacNode) -> Window:
     return Window(rows, kh, stride, height, width, taps=kh * kw, padding=top)
 
 
-def _settle_widths(graph: IntGraph, nodes: tuple[MacNode, ...], array: ArrayConfig) -> ArrayConfig:
+@per_graph
+def _operand_bits(graph: IntGraph) -> tuple[frozenset[int], frozenset[int]]:
+    """Bits of the weights and of the codes of all layers; raises UnsupportedError beyond 8."""
+    nodes = mac_nodes(graph)
+    for node in nodes:
+        bits = max(node.weight_grid.bits, input_grid(graph, node).bits)
+        if bits > MAX_BITS:
+            raise UnsupportedError(
+                f"an operand has {bits} bits, a PE at most {MAX_BITS}", where=f"node {node.name}"
+            )
+    return (
+        frozenset(node.weight_grid.bits for node in nodes),
+        frozenset(input_grid(graph, node).bits for node in nodes),
+    )
+
+
+def _settle_widths(graph: IntGraph, array: ArrayConfig) -> ArrayConfig:
     """``array`` with operand widths: given ones, else taken from the layers.
 
     ``edge = wide`` takes the widest operand, ``edge = passes`` the widest of at most 4 bits, so
@@ -128,14 +145,15 @@ def _settle_widths(graph: IntGraph, nodes: tuple[MacNode, ...], array: ArrayConf
     settled = PE_BITS.get(array.pe)
     w_bits = settled or array.w_bits
     a_bits = settled or array.a_bits
-    w_bits = w_bits or _widest({node.weight_grid.bits for node in nodes}, most=most)
-    a_bits = a_bits or _widest({input_grid(graph, node).bits for node in nodes}, most=most)
+    of_weights, of_codes = _operand_bits(graph)
+    w_bits = w_bits or _widest(of_weights, most=most)
+    a_bits = a_bits or _widest(of_codes, most=most)
     if array.pe == "dsp":
         array.require_whole_dsps(w_bits, a_bits)
     return array.with_bits(w_bits=w_bits, a_bits=a_bits)
 
 
-def _widest(widths: set[int], *, most: int) -> int:
+def _widest(widths: frozenset[int], *, most: int) -> int:
     """The greatest width up to ``most``; the least one where all are greater."""
     return max((width for width in widths if width <= most), default=min(widths))
 
@@ -216,26 +234,43 @@ def map_graph(graph: IntGraph, array: ArrayConfig) -> Mapping:
     Raises UnsupportedError where an operand needs more than 8 bits, or nothing runs on the array;
     UsageError where a sum does not fit into ``acc_bits``.
     """
-    nodes = mac_nodes(graph)
-    for node in nodes:
-        bits = max(node.weight_grid.bits, input_grid(graph, node).bits)
-        if bits > MAX_BITS:
-            raise UnsupportedError(
-                f"an operand has {bits} bits, a PE at most {MAX_BITS}", where=f"node {node.name}"
-            )
-    settled = _settle_widths(graph, nodes, array)
+    settled = _settle_widths(graph, array)
     assert settled.w_bits is not None
     assert settled.a_bits is not None
-    layers = tuple(_map_layer(graph, node, settled) for node in nodes)
-    for layer in layers:
+    known = _known_operands(graph)
+    key = settled.w_bits, settled.a_bits, settled.pe, settled.mode, settled.scalesim_ceil
+    if key not in known:
+        known[key] = _map_operands(graph, settled)
+    found = known[key]
+    for layer in found.layers if settled.acc_bits is not None else ():
         _require_accumulator(layer, settled)
+    return Mapping(settled, found.w_kind, found.a_kind, found.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Operands:
+    """What a mapping has besides its array."""
+
+    w_kind: str
+    a_kind: str
+    layers: tuple[MappedLayer, ...]
+
+
+@per_graph
+def _known_operands(graph: IntGraph) -> dict[tuple[int, int, str, str, bool], _Operands]:
+    """Kept for all arrays of the same operand widths, PE kind and output sizes."""
+    del graph
+    return {}
+
+
+def _map_operands(graph: IntGraph, array: ArrayConfig) -> _Operands:
+    assert array.w_bits is not None
+    assert array.a_bits is not None
+    layers = tuple(_map_layer(graph, node, array) for node in mac_nodes(graph))
     digits = any(layer.gemm.passes > 1 for layer in layers)
-    pe = settled.pe
-    return Mapping(
-        array=settled,
-        w_kind=_kind([layer.weight_grid for layer in layers], settled.w_bits, pe=pe, digits=digits),
-        a_kind=_kind(
-            [layer.activation_grid for layer in layers], settled.a_bits, pe=pe, digits=digits
-        ),
+    weights, codes = [x.weight_grid for x in layers], [x.activation_grid for x in layers]
+    return _Operands(
+        w_kind=_kind(weights, array.w_bits, pe=array.pe, digits=digits),
+        a_kind=_kind(codes, array.a_bits, pe=array.pe, digits=digits),
         layers=layers,
     )

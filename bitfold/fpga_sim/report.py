@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Mapping as ReadOnlyDict
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 
 from bitfold.errors import UsageError
@@ -15,13 +16,13 @@ from bitfold.fpga_sim.layers import (
     Scheduled,
     capacity_of,
     operand_steps,
-    require_buffers,
-    schedule_layer,
+    schedule_layers,
 )
 from bitfold.fpga_sim.live import LiveSynthesis, synthesise_estimate
 from bitfold.fpga_sim.mapping import MappedLayer, Mapping, map_graph
 from bitfold.fpga_sim.memory import buffers, layer_traffic
 from bitfold.fpga_sim.parts import PartCost
+from bitfold.fpga_sim.per_graph import per_graph
 from bitfold.fpga_sim.resources import Estimate, estimate
 from bitfold.fpga_sim.scalesim import WRONG
 from bitfold.fpga_sim.tiling import RATE_DENOMINATOR, Plan, Port
@@ -31,6 +32,7 @@ SCHEMA = "bitfold/simulate/1"
 Count = int | None
 # Of 188 whole layers in Verilog (benchmarks/results/rtl_dram.json); on chip no cycle differs.
 WORST_DRAM_ERROR = 0.039
+ESTIMATES_KEPT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +144,8 @@ class Report:
         """Whether each resource stays within its ceiling; None where nothing is estimated."""
         if self.resources is None:
             return None
-        counts = self.resources.counts()
-        return {key: counts[key] <= self.device.limits[key] for key in RESOURCES}
+        counts, limits = self.resources.counts(), self.device.limits
+        return {key: counts[key] <= limits[key] for key in RESOURCES}
 
     @property
     def fits(self) -> bool | None:
@@ -301,7 +303,9 @@ def bound_of(layer: MappedLayer, array: ArrayConfig, found: Scheduled) -> str:
 
     A grouped layer that leaves more columns idle than busy is called depthwise, unless it waits.
     """
-    part = replace(array, rows=found.rows, cols=found.cols)
+    part = array
+    if (found.rows, found.cols) != (array.rows, array.cols):
+        part = replace(array, rows=found.rows, cols=found.cols)
     stall, compute = found.plan.stall_cycles, found.plan.compute_cycles
     if found.vector:
         return "bandwidth" if stall > compute else "depthwise"
@@ -352,6 +356,8 @@ def configure(
     if isinstance(config, str | Path):
         base = ArrayConfig.from_toml(config)
     given = {key: value for key, value in changes.items() if value is not None}
+    if not given:
+        return base
     return replace(base, **given)  # type: ignore[arg-type]  # checked by ArrayConfig itself
 
 
@@ -394,7 +400,7 @@ def simulate(
     clock = settled.clock_mhz or found.clock_mhz
     rate = Fraction(settled.dram_bytes_per_cycle or Fraction(found.dram_mb_per_s) / Fraction(clock))
     port = _port(settled, rate)
-    used = estimate(graph, mapping) if settled.mode == "native" else None
+    used = _estimates(graph)(_on_chip(settled)) if settled.mode == "native" else None
     return Report(
         device=found,
         mapping=mapping,
@@ -404,6 +410,25 @@ def simulate(
         model_error=_model_error(settled, used),
         notes=_notes(mapping, used),
         port=port,
+    )
+
+
+@per_graph
+def _estimates(graph: IntGraph) -> Callable[[ArrayConfig], Estimate]:
+    """Resources of an array for ``graph``; those of the last few arrays are kept."""
+    return lru_cache(maxsize=ESTIMATES_KEPT)(lambda array: estimate(graph, map_graph(graph, array)))
+
+
+def _on_chip(array: ArrayConfig) -> ArrayConfig:
+    """``array`` with a default clock and DRAM, which cost no resources."""
+    rest = ArrayConfig()
+    return replace(
+        array,
+        clock_mhz=rest.clock_mhz,
+        dram_bytes_per_cycle=rest.dram_bytes_per_cycle,
+        dram_bits=rest.dram_bits,
+        dram_latency=rest.dram_latency,
+        dram_burst=rest.dram_burst,
     )
 
 
@@ -434,8 +459,8 @@ def _layers(graph: IntGraph, mapping: Mapping, port: Port) -> tuple[LayerReport,
     if array.mode == "scalesim":
         return tuple(_scalesim_layer(x, array, traffic[x.name].total) for x in mapping.layers)
     capacity = capacity_of(buffers(graph, mapping))
-    require_buffers(mapping.layers, array, capacity, traffic)
+    scheduled = schedule_layers(mapping.layers, array, capacity, port, traffic)
     return tuple(
-        _native_layer(x, array, schedule_layer(x, array, capacity, port, traffic[x.name]))
-        for x in mapping.layers
+        _native_layer(layer, array, found)
+        for layer, found in zip(mapping.layers, scheduled, strict=True)
     )

@@ -113,7 +113,9 @@ def test_explore_writes_points_and_draws_the_front(folder, tmp_path, run_json):
     assert [*fields][:3] == ["schema", "device", "points"]
     promised = {"array", "dataflow", "clock_mhz", "latency_ms", "lut", "ff", "dsp", "bram36",
                 "fits", "pareto"}  # fmt: skip
+    promised |= {f"{key}_error" for key in ("cycles", "lut", "ff", "dsp", "bram36", "uram")}
     assert all(promised <= set(point) for point in fields["points"])
+    assert promised <= set(output.read_text("utf-8").splitlines()[0].split(","))
     assert len(output.read_text("utf-8").splitlines()) == 1 + len(fields["points"]) == 25
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert run_json(*line)[1]["resumed"] == 24

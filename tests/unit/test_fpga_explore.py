@@ -1,15 +1,17 @@
 """Sweeps: grids, the front, and results that survive what a kill leaves behind."""
 
+import copy
 import json
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitfold.errors import InputError, UsageError
+from bitfold.errors import BitfoldError, InputError, UsageError
 from bitfold.export import read_onnx, to_onnx
-from bitfold.fpga_sim import simulate
+from bitfold.fpga_sim import map_graph, simulate, tiling_search
 from bitfold.fpga_sim.explore import (
     ExploreRequest,
     Sweep,
@@ -19,6 +21,10 @@ from bitfold.fpga_sim.explore import (
     pareto_front,
     read_sweep,
 )
+from bitfold.fpga_sim.explore.run import COUNTED
+from bitfold.fpga_sim.explore.sweep import changes_of
+from bitfold.fpga_sim.report import configure
+from bitfold.fpga_sim.resources import estimate
 from tests.unit.test_fpga_report import small_graph
 
 AXES = {"array": ("4x4", "8x2"), "lanes": (1, 3, 5), "pe": ("auto", "dsp")}
@@ -95,8 +101,36 @@ def test_points_are_what_simulate_says_and_refused_ones_say_why(model, tmp_path)
             k: v for k, v in report.resources.counts().items() if k != "uram"
         }
         assert point["fits"] == report.fits
+        errors = report.resources.errors()
+        assert {k: point[f"{k}_error"] for k in COUNTED} == {k: errors[k] for k in COUNTED}
+        assert point["cycles_error"] == report.model_error.cycles > 0
+        assert point["lut_error"] > 0
     costs = [(p["latency_ms"], p["lut"], p["bram36"]) for p in found.points]
     assert [p["pareto"] for p in found.points] == pareto_front(costs).tolist()
+
+
+def test_what_is_kept_between_points_changes_no_report():
+    graph, axes = small_graph(), dict(AXES) | {
+        "dataflow": ("os", "ws", "is"), "clock_mhz": (50, 300), "map_words": (64, 4096),
+        "edge": ("wide", "passes"), "dram_bits": (8, 64),
+    }  # fmt: skip
+    sweep = Sweep(axes, points=60, seed=3)
+    for number in sweep.numbers():
+        changes = changes_of(sweep.settings(number))
+        try:
+            array = configure(None, changes)
+            kept = simulate(graph, config=array).to_dict()
+        except BitfoldError as error:
+            with pytest.raises(type(error), match=re.escape(error.what)):
+                simulate(copy.copy(graph), config=configure(None, changes))
+            continue
+        tiling_search._known.cache_clear()
+        fresh = copy.copy(graph)
+        assert simulate(fresh, config=array).to_dict() == kept
+        # Resources are kept for all clocks and ports: these must not enter them.
+        assert (
+            estimate(fresh, map_graph(fresh, array)).counts().items() <= kept["resources"].items()
+        )
 
 
 def test_what_is_known_is_not_simulated_again(model, tmp_path):

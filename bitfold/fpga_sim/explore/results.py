@@ -13,7 +13,7 @@ from typing import Any
 
 from bitfold.errors import InputError, OutputError, UsageError
 
-FORMAT = "bitfold/explore-results/1"
+FORMAT = "bitfold/explore-results/2"
 RESULTS_TODO = "Repeat the interrupted command as it was, or delete this file to start afresh."
 Row = dict[str, Any]
 
@@ -68,7 +68,11 @@ def open_results(path: Path, identity: Mapping[str, object]) -> ResultFile:
         _write(path, json.dumps(first) + "\n", mode="wb")
         return ResultFile(path, dropped=len(data))
     if head is None or head.get("format") != FORMAT:
-        raise InputError("not the results of a sweep", where=f"file {path}", todo=RESULTS_TODO)
+        raise InputError(
+            f"not the results of a sweep in the form {FORMAT}",
+            where=f"file {path}",
+            todo=RESULTS_TODO,
+        )
     if head != first:
         differing = sorted(key for key in first if head.get(key) != first[key])
         raise UsageError(

@@ -2,12 +2,13 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bitfold.errors import BitfoldError
 from bitfold.fpga_sim.array import ArrayConfig
+from bitfold.fpga_sim.cycles import ceil_div
 from bitfold.fpga_sim.device import find_device
 from bitfold.fpga_sim.explore.pareto import pareto_front
 from bitfold.fpga_sim.explore.results import ResultFile, Row, open_results
@@ -17,8 +18,8 @@ from bitfold.ir.graph import IntGraph
 from bitfold.pool import Pool, open_pool
 
 LoadGraph = Callable[[Path], IntGraph]
-# Points of one call: enough that starting it costs nothing, few enough that a kill loses little.
-CHUNK = 25
+# Most points of one call: starting it costs nothing beside them, and a kill loses little.
+CHUNK = 100
 MEASURED = ("cycles", "latency_ms", "images_per_s", "utilisation", "dram_bytes")
 COUNTED = ("lut", "ff", "dsp", "bram36", "uram")
 
@@ -89,8 +90,12 @@ def explore(
 def _batches(
     missing: Sequence[tuple[int, int]], pool: Pool
 ) -> Iterator[list[Sequence[tuple[int, int]]]]:
-    """Calls of CHUNK points, as many at once as the pool takes between two writes."""
-    chunks = [missing[i : i + CHUNK] for i in range(0, len(missing), CHUNK)]
+    """Calls of neighbouring points, as many at once as the pool takes between two writes.
+
+    A short sweep is cut into smaller calls, so that every worker has some.
+    """
+    size = min(CHUNK, ceil_div(len(missing), pool.batch))
+    chunks = [missing[i : i + size] for i in range(0, len(missing), size)]
     for i in range(0, len(chunks), pool.batch):
         yield chunks[i : i + pool.batch]
 
@@ -122,18 +127,20 @@ def _simulate_point(request: ExploreRequest, model: int, number: int) -> Row:
     row: Row = {"model": model, "number": number}
     try:
         array = configure(request.base, changes_of(settings))
-        found = simulate(graph, device=request.device, config=array).to_dict()
+        found = simulate(graph, device=request.device, config=array)
     except BitfoldError as error:
         return row | {"refused": f"{error.where}: {error.what}"}
-    used, shape = found["resources"], found["array"]
-    assert isinstance(used, Mapping)
-    assert isinstance(shape, Mapping)
+    assert found.resources is not None  # a sweep has no other mode
+    counts, errors = found.resources.counts(), found.resources.errors()
+    shape = found.mapping.array
     return (
         row
-        | {"w_bits": shape["w_bits"], "a_bits": shape["a_bits"], "clock_mhz": found["clock_mhz"]}
-        | {key: found[key] for key in MEASURED}
-        | {key: used[key] for key in COUNTED}
-        | {"fits": found["fits"]}
+        | {"w_bits": shape.w_bits, "a_bits": shape.a_bits, "clock_mhz": found.clock_mhz}
+        | {key: getattr(found, key) for key in MEASURED}
+        | {"cycles_error": found.model_error.cycles}
+        | {key: counts[key] for key in COUNTED}
+        | {f"{key}_error": errors[key] for key in COUNTED}
+        | {"fits": found.fits}
     )
 
 
