@@ -25,8 +25,8 @@ from bitfold.files import write_atomically
 from bitfold.fpga_sim.synthesis import PINNED, Unit, synthesise, yosys_version
 
 OUTPUT = Path("benchmarks/results/fpga_calibration.json")
-BATCH = 12
-LARGE, LARGE_BATCH = ("array", "top"), 4
+BATCH = 40
+LARGE, LARGE_BATCH = ("array", "top", "held-out array", "held-out top"), 8
 OPEN = "<!-- benchmarks/fpga_calibration.py --page writes what follows -->"
 CLOSE = "<!-- up to here -->"
 # Smaller errors are in the output file alone.

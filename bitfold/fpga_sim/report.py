@@ -330,8 +330,8 @@ def _model_error(array: ArrayConfig, found: Estimate | None) -> ModelError:
     )
 
 
-def _notes(mapping: Mapping, found: Estimate | None) -> tuple[str, ...]:
-    notes = [] if found is None else list(found.notes)
+def _notes(mapping: Mapping) -> tuple[str, ...]:
+    notes: list[str] = []
     array = mapping.array
     passes = [layer for layer in mapping.layers if layer.gemm.passes > 1]
     notes += [
@@ -402,7 +402,7 @@ def simulate(
         layers=_layers(graph, mapping, port),
         resources=used,
         model_error=_model_error(settled, used),
-        notes=_notes(mapping, used),
+        notes=_notes(mapping),
         port=port,
     )
 
