@@ -160,7 +160,7 @@ def controllers() -> Iterator[Unit]:
                 yield Unit(module, {"ROWS": rows, "COLS": cols, "TW": 4} | own)
             for bits in TABLE_BITS:
                 yield Unit(module, {"ROWS": 4, "COLS": 4, "TW": bits} | own)
-            for planes in ((2, 2), (4, 4), (2, 3), (8, 8)):
+            for planes in ((2, 2), (4, 4)):
                 planes_of = dict(zip(("PA", "PW"), planes, strict=True))
                 yield Unit(module, {"ROWS": 8, "COLS": 8, "TW": 4} | planes_of | own)
 
@@ -295,7 +295,7 @@ def plan() -> dict[str, list[Unit]]:
         "held-out pe": [drawn_pe(draw) for _ in range(80)],
         "held-out array": [drawn_array(draw) for _ in range(16)],
         "control": list(controllers()),
-        "held-out top": [drawn_top(draw) for _ in range(12)],
+        "held-out top": [drawn_top(draw) for _ in range(8)],
         "threshold": [threshold(*row) for row in THRESHOLDS],
         "held-out threshold": [threshold(*row) for row in HELD_THRESHOLDS],
         "memory": [memory(*row) for row in MEMORIES],

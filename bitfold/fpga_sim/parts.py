@@ -42,7 +42,7 @@ INDEX_BITS = {-1: (2, 0), 0: (1, 1), 1: (3, 5)}
 class PartCost:
     """Cells of a part; ``lut`` and ``lc`` include the LUT sites of LUT RAM and shift registers.
 
-    ``*_error`` are absolute bounds; ``standing`` is table, law, lanes, fitted, or formula: a part
+    ``*_error`` are absolute bounds; ``standing`` is table, law, or formula: a part
     that no Verilog exists of.
     """
 
@@ -85,14 +85,14 @@ def synthesised(name: str, cells: Cells) -> PartCost:
 
 def pe_cost(design: Design) -> PartCost:
     """One interior PE."""
-    return synthesised("pe", pe_cells(design)).uncertain("pe")
+    return replace(synthesised("pe", pe_cells(design)), standing="law").uncertain("pe")
 
 
 def array_cost(design: Design, pe: Cells | None = None) -> PartCost:
     """The R × C array alone: the sum of its PEs; ``pe``: an interior one as synthesised."""
     cells = array_cells(design)
     if pe is None:
-        return synthesised("array", cells).uncertain("array")
+        return replace(synthesised("array", cells), standing="law").uncertain("array")
     more = {what: design.array.pes * (getattr(pe, what) - getattr(pe_cells(design), what))
             for what in ("luts", "lc", "ff", "carry4", "dsp")}  # fmt: skip
     return PartCost("array", cells.luts + more["luts"], cells.lc + more["lc"],

@@ -324,9 +324,8 @@ def _model_error(array: ArrayConfig, found: Estimate | None) -> ModelError:
         found.lut_error,
         "cycles: 4320 runs of the emitted Verilog, all equal; with DRAM 188 runs of layers, "
         f"median 0.0 %, worst {WORST_DRAM_ERROR:.1%}; LUT: {calibration().tool} "
-        "on its parts, whole arrays and configurations left out of the fit, the worst error of "
-        "each part added up; parts without Verilog count as wholly uncertain; LUT under Vivado is "
-        "unknown",
+        "on its parts, whole arrays and designs drawn at random, the worst error of each part "
+        "added up; parts without Verilog count as wholly uncertain; LUT under Vivado is unknown",
     )
 
 
