@@ -108,8 +108,14 @@ def write(path: Path, found: dict) -> None:
 
 
 def calibrate(path: Path) -> None:
-    """The shipped table from all runs, and every error of the model in the output file."""
+    """The shipped table from all runs, and every error of the model in the output file.
+
+    Raises SystemExit where the Verilog has changed since a run.
+    """
     found = json.loads(path.read_text(encoding="utf-8"))
+    stale = [row["key"] for row in found["runs"] if not is_current(row)]
+    if stale:
+        raise SystemExit(f"{len(stale)} runs are of other Verilog, {stale[0]}: run without --fit")
     commands = "; ".join(found["commands"])
     found["errors"] = fit(found["runs"], {"tool": found["tool"], "commands": commands})
     write(path, found)

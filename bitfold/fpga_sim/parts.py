@@ -35,7 +35,7 @@ PLANE_LUTS_MOST = 4
 # Flags of a stationary core that travel beside the sums.
 FLAGS = 6
 # FF and LUT of a bit of a table's index, by ROLE: output-stationary, column folds, filters.
-INDEX_BITS = {-1: (2, 0), 0: (1, 1), 1: (3, 5)}
+INDEX_BITS = {-1: (2, 0), 0: (1, 0), 1: (3, 2)}
 
 
 @dataclass(frozen=True, slots=True)
