@@ -208,7 +208,8 @@ def test_yosys_counts_a_small_pe_as_the_table_does():
     cost = pe_cost(design)
     assert cells.ff == cost.ff
     if yosys_version() == PINNED:
-        assert (cells.lut, cells.lc, cells.carry4) == (cost.lut, cost.lc, cost.carry4)
+        assert abs(cells.lut - cost.lut) <= cost.lut_error
+        assert cells.carry4 == cost.carry4
 
 
 def test_larger_designs_are_synthesised_by_parts():
