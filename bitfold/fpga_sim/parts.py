@@ -33,7 +33,7 @@ PAIRED = 0.95
 PLANE_LUTS = {1: 0, 2: 1, 3: 2, 8: 3}
 PLANE_LUTS_MOST = 4
 # Worst difference in LUT of a PE synthesised in a run of its own, up to so many operand bits and
-# beyond: Yosys maps a multiplier by the order of its signals, which other units in a run change.
+# beyond: how Yosys maps a multiplier depends on the other units that it reads.
 RUN_BITS, RUN_BARS = 6, (0.02, 0.185)
 # Flags of a stationary core that travel beside the sums.
 FLAGS = 6
