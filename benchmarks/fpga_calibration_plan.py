@@ -1,7 +1,10 @@
 """What ``fpga_calibration.py`` synthesises: units of the emitted Verilog by group."""
 
 from collections.abc import Iterator
+from itertools import product
+from random import Random
 
+from bitfold.fpga_sim.pe_model import Operands
 from bitfold.fpga_sim.synthesis import Unit
 
 # Parameters of an operand kind; formats are 0 unsigned, 1 two's complement, 2 odd.
@@ -33,83 +36,14 @@ def operands(name: str) -> dict[str, int]:
     return dict(zip(NAMES, row, strict=True))
 
 
-# Accumulator bits of a kind in the grid: what 4608 products of it need (ResNet-18), roughly.
+# Accumulator bits of a kind: what 4608 products of it need (ResNet-18), roughly.
 GRID = {
     "1x1": 14, "1x2": 15, "1x4": 17, "TxT": 14, "Tx2": 15, "Tx4": 17, "u2x2": 17, "s2x2": 16,
     "o2x2": 17, "s3x3": 18, "o3x3": 20, "s4x4": 21, "o4x4": 22, "s8x8": 29,
     "s2x4": 18, "s4x2": 18, "s4x3": 20, "s6x5": 24, "Tx8": 21, "u3x3": 20, "1x6": 19,
 }  # fmt: skip
-# More lanes of some kinds, and single lanes (the product alone) of kinds that no fit holds else.
-MORE = (
-    ("1x1", 12, 14),
-    ("1x1", 32, 14),
-    ("1x1", 6, 14),
-    ("s2x2", 32, 16),
-    ("o3x3", 32, 20),
-    ("TxT", 32, 14),
-    ("s2x2", 6, 16),
-    ("o4x4", 3, 22),
-    ("1x2", 12, 15),
-    ("s2x2", 24, 16),
-    ("o2x4", 1, 19),
-    ("o4x2", 1, 19),
-    ("o3x4", 1, 21),
-    ("o2x3", 1, 18),
-    ("s8x4", 1, 24),
-    ("s8x2", 1, 21),
-    ("s5x5", 1, 23),
-    ("s6x6", 1, 25),
-    ("u4x4", 1, 22),
-    ("s4x8", 1, 24),
-    ("o2xo2", 1, 18),
-    ("s2x2", 4, 20),
-    ("1x1", 16, 20),
-    ("o4x4", 4, 16),
-    ("1x1", 2, 20),
-)
-GRID_LANES = (1, 2, 4, 8, 16)
-SERIAL_LANES = (1, 4, 8, 16, 32)
-DSP_GRID = (("dsp4x4", 21, (1, 2, 4, 8, 16)), ("dsp8x8", 29, (1, 2, 4)), ("dspo4x4", 22, (2, 4, 8)))
-# A first round, held out of the fit of all above: its worst LUT error was 12 %, and 35 % at 64
-# lanes of a popcount. It then joined the fit.
-FIRST_ROUND = (
-    ("o2x4", 4, 19), ("o4x2", 8, 19), ("o3x4", 4, 21), ("o2x3", 16, 18), ("s8x4", 4, 24),
-    ("s8x2", 8, 21), ("1x3", 8, 16), ("Tx3", 8, 16), ("1x8", 4, 21), ("s5x5", 4, 23),
-    ("s6x6", 8, 25), ("u4x4", 8, 22), ("s4x8", 2, 24), ("s2x2", 3, 16), ("o2x2", 12, 17),
-    ("s4x4", 6, 21), ("1x1", 24, 14), ("1x1", 64, 14), ("TxT", 12, 14), ("o2x2", 32, 17),
-    ("o4x4", 12, 22), ("s3x3", 24, 18), ("o2x2", 4, 12), ("o2x2", 8, 22), ("1x1", 8, 10),
-    ("s8x8", 3, 24), ("1x2", 32, 15), ("serial", 64, 16), ("serial", 12, 20), ("dsp4x4", 6, 18),
-)  # fmt: skip
-WIDER = (
-    ("s5x5", 2, 23),
-    ("s5x5", 8, 24),
-    ("s6x6", 2, 24),
-    ("s7x7", 2, 26),
-    ("s7x7", 4, 26),
-    ("s7x7", 1, 26),
-    ("1x1", 48, 14),
-    ("1x1", 128, 16),
-    ("serial", 24, 16),
-    ("serial", 128, 16),
-    ("serial", 2, 16),
-    ("s5x3", 1, 18),
-    ("s8x6", 1, 26),
-    ("s3x6", 1, 20),
-    ("o6x4", 1, 22),
-)
-# The second, drawn at random (seed 6) after that: worst 35 %, asymmetric products. It joined too,
-# and every product (one lane) was added.
-SECOND_ROUND = (
-    ("u8x6", 4, 26), ("u2x4", 2, 13), ("s2x8", 12, 22), ("o7x6", 5, 21), ("o6x8", 4, 25),
-    ("s4x2", 24, 15), ("s2x7", 8, 18), ("1x2", 8, 13), ("1x7", 18, 16), ("o2x2", 40, 17),
-    ("Tx2", 12, 13), ("Tx3", 8, 18), ("1x3", 7, 9), ("1x3", 24, 15), ("1x5", 10, 12),
-    ("u6x2", 24, 20), ("1x3", 12, 16), ("1x2", 48, 9), ("Tx4", 40, 18), ("s7x4", 7, 22),
-    ("o5x5", 7, 19), ("1x3", 2, 10), ("s6x8", 3, 22), ("Tx5", 6, 19),
-    ("1x1", 36, 15), ("1x1", 96, 16), ("1x1", 10, 12), ("serial", 48, 18), ("serial", 6, 14),
-    ("dsp4x4", 12, 20), ("dsp2x2", 4, 15), ("dsp8x8", 3, 26),
-)  # fmt: skip
-# The third round, drawn at random (seed 7) after that, and popcounts; never in a fit.
-HELD_OUT = (
+# PEs: (kind, lanes, accumulator bits), output-stationary, then the other dataflows.
+PES = (
     ("s5x3", 3, 14), ("u2x4", 18, 11), ("o2x3", 4, 16), ("s3x2", 4, 18), ("s8x2", 5, 18),
     ("o6x7", 3, 24), ("1x3", 3, 17), ("u3x3", 24, 13), ("o6x2", 14, 21), ("u2x4", 5, 14),
     ("s6x2", 4, 13), ("s3x4", 7, 15), ("1x6", 14, 20), ("s2x6", 5, 21), ("Tx5", 24, 12),
@@ -120,6 +54,20 @@ HELD_OUT = (
 # Other dataflows and drains: (kind, lanes, accumulator bits), never in a fit either.
 STATIONARY = (("1x1", 8, 14), ("TxT", 4, 14), ("o2x2", 4, 17), ("o2x2", 16, 17), ("s4x4", 2, 21),
               ("1x2", 8, 15), ("s8x8", 1, 29), ("serial", 8, 16), ("dsp4x4", 4, 21))  # fmt: skip
+CONTROLLERS = (
+    ("bf_control_os", {}),
+    ("bf_control_ws", {"ROLE": 0}),
+    ("bf_control_ws", {"ROLE": 1}),
+)
+# Single products with DSP blocks: weight bits, activation bits, format of the weight.
+ALONE = ((2, 2, 1), (3, 5, 1), (4, 4, 1), (4, 5, 1), (4, 4, 2), (8, 8, 2), (8, 8, 0), (6, 5, 1),
+         (1, 8, 1), (8, 1, 1), (2, 7, 1))  # fmt: skip
+# Pairs: formats of both follow.
+PAIRS = ((2, 2, 0, 0), (2, 2, 1, 0), (3, 2, 1, 1), (3, 2, 2, 0), (4, 4, 1, 0), (4, 4, 0, 2),
+         (2, 5, 1, 0), (2, 5, 0, 1), (1, 3, 2, 2), (5, 4, 2, 1), (1, 6, 2, 0),
+         (6, 1, 1, 2))  # fmt: skip
+# What is drawn at random, after every law and table was settled.
+SEED = 20261121
 # Arrays: (module, kind, lanes, accumulator bits, rows, columns, shadow).
 ARRAYS = (
     ("os", "1x1", 1, 14, 4, 4, 0), ("os", "1x1", 16, 14, 4, 4, 0), ("os", "1x2", 4, 15, 3, 5, 0),
@@ -146,7 +94,9 @@ THRESHOLDS = (
 )  # fmt: skip
 HELD_THRESHOLDS = ((15, 2, 32, 0), (17, 3, 8, 0), (19, 4, 32, 1), (24, 5, 8, 1), (18, 2, 2, 0),
                    (16, 4, 4, 0))  # fmt: skip
+# Controllers: sizes, and bits of a table's index at the first of them.
 SIZES = ((4, 4), (8, 8), (16, 16), (32, 16))
+TABLE_BITS = (1, 8)
 # Buffers: word bits, words.
 MEMORIES = (
     (32, 512), (36, 512), (36, 513), (20, 64), (64, 1025), (16, 1024), (128, 1000), (10, 20000),
@@ -203,12 +153,16 @@ def top(flow: int, kind: str, lanes: int, acc: int, rows: int, cols: int, shadow
 
 def controllers() -> Iterator[Unit]:
     """Both controllers at four sizes, both drains, plain and bit-serial."""
-    for module in ("bf_control_os", "bf_control_ws"):
-        for rows, cols in SIZES:
-            for shadow in (0, 1):
-                yield Unit(module, {"ROWS": rows, "COLS": cols, "SHADOW": shadow})
-        yield Unit(module, {"ROWS": 8, "COLS": 8, "SHADOW": 0, "PA": 2, "PW": 2})
-        yield Unit(module, {"ROWS": 8, "COLS": 8, "SHADOW": 0, "PA": 4, "PW": 4})
+    for module, role in CONTROLLERS:
+        for shadow in (0, 1):
+            own = {"SHADOW": shadow} | role
+            for rows, cols in SIZES:
+                yield Unit(module, {"ROWS": rows, "COLS": cols, "TW": 4} | own)
+            for bits in TABLE_BITS:
+                yield Unit(module, {"ROWS": 4, "COLS": 4, "TW": bits} | own)
+            for planes in ((2, 2), (4, 4)):
+                planes_of = dict(zip(("PA", "PW"), planes, strict=True))
+                yield Unit(module, {"ROWS": 8, "COLS": 8, "TW": 4} | planes_of | own)
 
 
 def small_parts() -> Iterator[Unit]:
@@ -221,46 +175,130 @@ def small_parts() -> Iterator[Unit]:
         yield Unit("bf_settle", {"COLS": 4, "ACC": acc, "XNOR": 1})
 
 
+def nodes() -> Iterator[Unit]:
+    """Adders of the tree and counters of lanes."""
+    for bits in (2, 3, 5, 8, 11, 16, 21):
+        for signed in (0, 1):
+            yield Unit("bf_add", {"IN": bits, "OUT": bits + 1, "SIGNED": signed})
+    yield Unit("bf_add", {"IN": 6, "OUT": 6, "SIGNED": 1})
+    for lanes in (1, 2, 3):
+        for xnor in (0, 1):
+            yield Unit("bf_count", {"LANES": lanes, "XNOR": xnor})
+
+
 def memory(width: int, depth: int, *, ultra: bool = False) -> Unit:
     """A buffer."""
     bits = max(1, (depth - 1).bit_length())
     return Unit("bf_memory", {"WIDTH": width, "DEPTH": depth, "AW": bits}, ultra=ultra)
 
 
-def products() -> Iterator[str]:
-    """Operand kinds of LUT multipliers whose one-lane PE is in the table."""
-    have = set(GRID) | {row[0] for row in (*MORE, *WIDER) if row[1] == 1}
-    for form, widths, others in (("s", range(2, 9), range(2, 9)), ("o", range(2, 6), range(2, 9)),
-                                 ("u", range(2, 5), range(2, 5))):  # fmt: skip
-        for w_bits in widths:
-            for a_bits in others:
-                kind = f"{form}{w_bits}x{a_bits}"
-                if kind not in have:
-                    yield kind
+def products() -> Iterator[Unit]:
+    """Every product of a lane: all operands that a PE may have."""
+    for bits, form in product(range(1, 9), FORMATS.values()):
+        if (bits, form) != (1, 2):
+            yield Unit("bf_product", operand_values(0, 1, bits, 2, form))
+        yield Unit("bf_product", operand_values(1, 2, bits, 1, form))
+    for row in product(range(1, 9), range(1, 9), FORMATS.values(), FORMATS.values()):
+        yield Unit("bf_product", operand_values(2, *row))
+
+
+def packed() -> Iterator[Unit]:
+    """Pairs of products of single bits, which take no DSP block."""
+    for forms in product(FORMATS.values(), FORMATS.values()):
+        yield pair(1, 1, *forms)
+
+
+def pair(*row: int) -> Unit:
+    """Two products in one DSP block."""
+    values = operand_values(2, *row) | {"FIELD": row[0] + row[1] + 2}
+    return Unit("bf_packed", {k: v for k, v in values.items() if k != "KIND"}, dsp=True)
+
+
+def operand_values(*row: int) -> dict[str, int]:
+    """KIND, WB, AB, W_FMT and A_FMT by name."""
+    return dict(zip(NAMES, row, strict=True))
+
+
+def drawn_operands(random: Random) -> dict[str, int]:
+    """Operands at random: every kind is as likely, and every width."""
+    kind = random.randrange(5)
+    w_bits, a_bits = random.randint(1, 8), random.randint(1, 8)
+    w_form, a_form = random.randrange(3), random.randrange(3)
+    if kind == 0:
+        return operand_values(0, 1, a_bits, 2, a_form)
+    if kind == 1:
+        return operand_values(1, 2, a_bits, 1, a_form)
+    if kind == 3:
+        return operand_values(3, 1, 1, 0, 0)
+    if kind == 4:
+        w_bits, a_bits = min(w_bits, 4), min(a_bits, 4)
+    return operand_values(kind, w_bits, a_bits, w_form, a_form)
+
+
+def drawn_pe(random: Random) -> Unit:
+    """A PE at random: up to 40 lanes, an accumulator of up to 12 bits more than a term has."""
+    values = drawn_operands(random)
+    operands = Operands(*(values[name] for name in NAMES))
+    lanes = random.choice((1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32, 40))
+    if operands.kind == 4:
+        lanes += lanes % 2
+    values |= {"LANES": lanes, "ACC": operands.dot_bits(lanes) + random.randint(1, 12),
+               "SHADOW": random.randrange(2)}  # fmt: skip
+    module = random.choice(("bf_pe", "bf_pe", "bf_pe_ws"))
+    if module == "bf_pe_ws":
+        values["ROLE"] = random.randrange(2)
+    return Unit(module, values, dsp=operands.kind == 4)
+
+
+def drawn_array(random: Random) -> Unit:
+    """An array at random, of at most 30 PEs."""
+    one = drawn_pe(random)
+    size = {"ROWS": random.randint(1, 6), "COLS": random.randint(1, 5)}
+    module = one.module.replace("pe", "array_os").replace("os_ws", "ws")
+    return Unit(module, dict(one.parameters) | size, one.dsp)
+
+
+def drawn_top(random: Random) -> Unit:
+    """A whole design at random."""
+    array = drawn_array(random)
+    values = dict(array.parameters)
+    values["DATAFLOW"] = 1 + values.pop("ROLE") if "ROLE" in values else 0
+    bits, tables = random.randint(1, 4), random.choice((1, 3, 8, 16, 20, 40))
+    values |= {"OB": bits, "COUNT": 2**bits - 1, "TABLES": tables, "SEARCH": int(bits > 3),
+               "TW": max(1, (tables - 1).bit_length())}  # fmt: skip
+    if values["KIND"] == 3:
+        values |= {"WB": random.randint(1, 4), "AB": random.randint(1, 4),
+                   "W_FMT": 1, "A_FMT": 0}  # fmt: skip
+    return Unit("bf_top", values, array.dsp)
 
 
 def plan() -> dict[str, list[Unit]]:
-    """Group → runs. What is fitted: ``pe``, ``threshold``, ``control``; the rest tests it."""
-    grid = [pe(kind, lanes, acc) for kind, acc in GRID.items() for lanes in GRID_LANES]
-    grid += [pe("serial", lanes, 16) for lanes in SERIAL_LANES]
-    grid += [pe(kind, lanes, acc) for kind, acc, many in DSP_GRID for lanes in many]
-    grid += [pe(*row) for row in (*MORE, *FIRST_ROUND, *WIDER, *SECOND_ROUND)]
-    grid += [pe(kind, 1, 20) for kind in products()]
-    grid = list({unit.key: unit for unit in grid}.values())
-    held = [pe(*row) for row in HELD_OUT]
-    held += [pe(*row, ROLE=0) for row in STATIONARY]
-    held += [pe("o2x2", 4, 17, SHADOW=1), pe("1x1", 8, 14, SHADOW=1)]
-    rows = [pe("s2x2", 1, 16, TOP=1), pe("s2x2", 4, 16, TOP=1), pe("o2x2", 4, 17, TOP=1)]
+    """Group → runs. In the table: ``product``, ``packed``, ``control``; the rest tests it."""
+    grid = [pe(kind, lanes, acc) for kind, acc in GRID.items() for lanes in (9,)]
+    grid += [pe(*row) for row in PES]
+    grid += [pe(*row, ROLE=0) for row in STATIONARY]
+    grid += [pe("o2x2", 4, 17, SHADOW=1), pe("1x1", 8, 14, SHADOW=1)]
+    grid += [pe(*row, **edge) for row in (("s4x4", 4, 21), ("serial", 8, 16))
+             for edge in ({"TOP": 1}, {"RIGHT": 1}, {"BOTTOM": 1})]  # fmt: skip
+    draw = Random(SEED)
     return {
-        "pe": grid,
-        "threshold": [threshold(*row) for row in THRESHOLDS],
-        "control": list(controllers()),
+        "node": list(nodes()),
         "part": list(small_parts()),
-        "held-out pe": held,
+        "product": list(products()),
+        "packed": list(packed()),
+        "dsp": [
+            *(pair(*row) for row in PAIRS),
+            *(Unit("bf_product", operand_values(4, *row, 0), dsp=True) for row in ALONE),
+        ],
+        "pe": list({unit.key: unit for unit in grid}.values()),
+        "array": [array(*row) for row in (*ARRAYS, *MORE_ARRAYS)],
+        "held-out pe": [drawn_pe(draw) for _ in range(80)],
+        "held-out array": [drawn_array(draw) for _ in range(16)],
+        "control": list(controllers()),
+        "held-out top": [drawn_top(draw) for _ in range(8)],
+        "threshold": [threshold(*row) for row in THRESHOLDS],
         "held-out threshold": [threshold(*row) for row in HELD_THRESHOLDS],
         "memory": [memory(*row) for row in MEMORIES],
-        "row": rows,
         "ultra memory": [memory(*row, ultra=True) for row in ULTRA_MEMORIES],
-        "array": [array(*row) for row in (*ARRAYS, *MORE_ARRAYS)],
         "top": [top(*row) for row in TOPS],
     }

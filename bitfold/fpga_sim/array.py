@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from bitfold.errors import InputError, UsageError
+from bitfold.ir.grid import Grid
 
 CHOICES = {
     "dataflow": ("os", "ws", "is"),
@@ -52,6 +53,14 @@ def dsp_packing(w_bits: int, a_bits: int) -> int:
     A factor holds two operands, W + A + 2 bits apart: 4 × 4 bits do fit, 5 × 5 do not.
     """
     return 2 if w_bits + a_bits + 2 + max(w_bits, a_bits) + 2 <= DSP_PORT else 1
+
+
+def bit_planes(grid: Grid) -> int:
+    """Bit planes that a ``serial`` PE takes of codes of ``grid``.
+
+    An odd code of b bits is a two's complement number of b + 1.
+    """
+    return grid.bits + (grid == Grid.odd(grid.bits))
 
 
 @dataclass(frozen=True, slots=True)

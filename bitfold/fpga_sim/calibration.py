@@ -1,4 +1,4 @@
-"""The shipped table of Yosys runs (``calibration.toml``) and what was fitted to it.
+"""The shipped table of Yosys runs (``calibration.toml``) and the errors of what is made of it.
 
 ``benchmarks/fpga_calibration.py`` writes it; its header has the version of Yosys and the command.
 """
@@ -33,11 +33,10 @@ class Residuals:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Counts by the key of a unit, fitted terms by name, and residuals by name."""
+    """Counts by the key of a unit, and residuals by name."""
 
     tool: str
     units: Mapping[str, Cells]
-    terms: Mapping[str, tuple[float, ...]]
     residuals: Mapping[str, Residuals]
 
 
@@ -47,10 +46,8 @@ def parse_calibration(text: str) -> Calibration:
     return Calibration(
         tool=found["tool"],
         units=MappingProxyType(
-            {key: Cells(**dict(zip(FIELDS, row, strict=True)))
-             for key, row in found["units"].items()}
+            {key: Cells(*row) for key, row in found["units"].items()}
         ),
-        terms=MappingProxyType({key: tuple(row) for key, row in found["terms"].items()}),
         residuals=MappingProxyType(
             {key: Residuals(*row) for key, row in found["residuals"].items()}
         ),

@@ -2,19 +2,19 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bitfold.fpga_sim.mapping import Mapping
 from bitfold.fpga_sim.parts import (
     PartCost,
     accumulate_cost,
     array_cost,
-    pe_cost,
+    control_module,
+    control_values,
     result_cost,
     skew_cost,
     synthesised,
     thresholds_cost,
-    unread_cost,
 )
 from bitfold.fpga_sim.resources import FORMULA, Estimate
 from bitfold.fpga_sim.rtl.design import Design
@@ -136,11 +136,7 @@ def pe_unit(design: Design) -> Unit:
 
 def control_unit(design: Design) -> Unit:
     """The controller of ``design``."""
-    values, array = design.parameters(), design.array
-    parameters = {name: values[name] for name in ("ROWS", "COLS", "SHADOW")}
-    if array.pe == "serial":
-        parameters |= {"PA": values["AB"], "PW": values["WB"]}
-    return Unit("bf_control_os" if array.dataflow == "os" else "bf_control_ws", parameters)
+    return Unit(control_module(design), control_values(design))
 
 
 def threshold_unit(design: Design) -> Unit:
@@ -157,9 +153,8 @@ def _by_parts(design: Design, step: Callable[[str], None]) -> list[PartCost]:
     (pe,) = synthesise([pe_unit(design)])
     step("controller and threshold unit")
     control, threshold = synthesise([control_unit(design), threshold_unit(design)])
-    counts = replace(pe_cost(design), lut=pe.luts, lc=pe.lc, ff=pe.ff, dsp=pe.dsp)
-    parts = [array_cost(design, counts), skew_cost(design), result_cost(design)]
-    parts += [accumulate_cost(design), synthesised("controller", control), unread_cost(design)]
+    parts = [array_cost(design, pe), skew_cost(design), result_cost(design)]
+    parts += [accumulate_cost(design), synthesised("controller", control)]
     if design.array.dataflow != "os":
         memory = memory_unit(design.array.cols * design.acc_bits, design.array.acc_words)
         step("accumulator memory")

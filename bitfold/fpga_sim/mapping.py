@@ -7,7 +7,7 @@ A grouped convolution is one product per group, so a depthwise layer keeps one c
 from dataclasses import dataclass, replace
 
 from bitfold.errors import UnsupportedError, UsageError
-from bitfold.fpga_sim.array import MAX_BITS, PE_BITS, ArrayConfig
+from bitfold.fpga_sim.array import MAX_BITS, PE_BITS, ArrayConfig, bit_planes
 from bitfold.fpga_sim.cycles import Gemm, ceil_div, scalesim_output_size
 from bitfold.fpga_sim.per_graph import per_graph
 from bitfold.fpga_sim.tiling import Window
@@ -195,6 +195,8 @@ def _map_layer(graph: IntGraph, node: MacNode, array: ArrayConfig) -> MappedLaye
     w_bits, a_bits = _digit_bits(node.weight_grid, codes, array)
     w_digits = ceil_div(node.weight_grid.bits, w_bits)
     a_digits = ceil_div(codes.bits, a_bits)
+    if array.pe == "serial":
+        w_digits, a_digits = bit_planes(node.weight_grid), bit_planes(codes)
     if array.mode == "scalesim":
         w_digits = a_digits = 1
     visits = w_digits * a_digits

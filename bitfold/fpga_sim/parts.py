@@ -12,13 +12,11 @@ from functools import cache
 from bitfold.fpga_sim.block_memory import MemoryCells, flip_flop_cells, memory_cells
 from bitfold.fpga_sim.calibration import calibration
 from bitfold.fpga_sim.cycles import ceil_div
-from bitfold.fpga_sim.pe_model import PeCounts, design_operands, pe_counts
-from bitfold.fpga_sim.rtl.design import COUNT_BITS, UNSIGNED, Design, ThresholdUnit
+from bitfold.fpga_sim.pe_model import array_cells, design_operands, pe_cells
+from bitfold.fpga_sim.rtl.design import COUNT_BITS, Design, ThresholdUnit
 from bitfold.fpga_sim.synthesis import Cells
 
 SRL_BITS = 32
-# Operand bits up to which an array is as many PEs, to the LUT or nearly.
-PLAIN_BITS = 3
 # Two LUT compare three bits of a sum with a threshold.
 COMPARED_BITS, COMPARE_LUTS = 3, 2
 # LUT of a unit that counts the thresholds reached and loads its table, by code bits.
@@ -34,15 +32,20 @@ PAIRED = 0.95
 # LUT that select a bit plane of an operand, by its bits.
 PLANE_LUTS = {1: 0, 2: 1, 3: 2, 8: 3}
 PLANE_LUTS_MOST = 4
-# Results register, table and flags of a stationary core.
+# Worst difference in LUT of a PE synthesised in a run of its own, up to so many operand bits and
+# beyond: how Yosys maps a multiplier depends on the other units that it reads.
+RUN_BITS, RUN_BARS = 6, (0.02, 0.185)
+# Flags of a stationary core that travel beside the sums.
 FLAGS = 6
+# FF and LUT of a bit of a table's index, by ROLE: output-stationary, column folds, filters.
+INDEX_BITS = {-1: (2, 0), 0: (1, 0), 1: (3, 2)}
 
 
 @dataclass(frozen=True, slots=True)
 class PartCost:
     """Cells of a part; ``lut`` and ``lc`` include the LUT sites of LUT RAM and shift registers.
 
-    ``*_error`` are absolute bounds; ``standing`` is table, law, lanes, fitted, or formula: a part
+    ``*_error`` are absolute bounds; ``standing`` is table, law, or formula: a part
     that no Verilog exists of.
     """
 
@@ -77,110 +80,39 @@ class PartCost:
         return replace(self, **errors)
 
 
-def pe_cost(design: Design) -> PeCounts:
-    """One interior PE.
-
-    FF = ACC + S · (W + A) + flags: valid, first and last (two more in a serial PE), and ACC of a
-    shadow drain; a stationary PE has one flag, and a second stationary operand with ``shadow``.
-    """
-    array, operands = design.array, design_operands(design)
-    moving = array.dataflow != "os"
-    shadow = array.drain == "shadow"
-    wires = array.lanes * (operands.wb + operands.ab)
-    if moving:
-        y_bits = operands.ab if array.dataflow == "is" else operands.wb
-        kept = wires + 1 + (array.lanes * y_bits if shadow else 0)
-    else:
-        kept = wires + _flags(design) + (design.acc_bits if shadow else 0)
-    return pe_counts(operands, array.lanes, design.acc_bits, moving=moving, kept=kept)
+def synthesised(name: str, cells: Cells) -> PartCost:
+    """A part as Yosys counted it."""
+    return PartCost(name, cells.luts, cells.lc + cells.lutram, cells.ff, cells.carry4, cells.dsp,
+                    cells.ramb18, cells.ramb36, standing="table")  # fmt: skip
 
 
-def _flags(design: Design) -> int:
-    return 5 if design.array.pe == "serial" else 3
+def pe_cost(design: Design) -> PartCost:
+    """One interior PE."""
+    found = replace(synthesised("pe", pe_cells(design)), standing="law").uncertain("pe")
+    return _of_a_run(design, found)
 
 
-def dot_bits(design: Design) -> int:
-    """Bits of a PE's dot product."""
-    operands, lanes = design_operands(design), design.array.lanes
-    terms = operands.terms(lanes)
-    return min(design.acc_bits, operands.term_bits(lanes) + max(0, terms - 1).bit_length())
+def array_cost(design: Design, pe: Cells | None = None) -> PartCost:
+    """The R × C array alone: the sum of its PEs; ``pe``: an interior one as synthesised."""
+    cells = array_cells(design)
+    if pe is None:
+        found = replace(synthesised("array", cells), standing="law").uncertain("array")
+        return _of_a_run(design, found)
+    more = {what: design.array.pes * (getattr(pe, what) - getattr(pe_cells(design), what))
+            for what in ("luts", "lc", "ff", "carry4", "dsp")}  # fmt: skip
+    return PartCost("array", cells.luts + more["luts"], cells.lc + more["lc"],
+                    cells.ff + more["ff"], cells.carry4 + more["carry4"],
+                    cells.dsp + more["dsp"])  # fmt: skip
 
 
-def array_cost(design: Design, pe: PeCounts | None = None) -> PartCost:
-    """The R × C array alone, from one PE: the model's, or the one given."""
-    pe = pe or pe_cost(design)
-    return _os_array(design, pe) if design.array.dataflow == "os" else _moving_array(design, pe)
-
-
-def _os_array(design: Design, pe: PeCounts) -> PartCost:
-    """LUT = R · C · PE − C · ACC: the top row has no drain multiplexer.
-
-    FF: behind the last column and row operands and flags are trimmed; without a shadow register
-    nobody reads the flag of the last step.
-    """
-    array, operands = design.array, design_operands(design)
-    unread = 0 if array.drain == "shadow" else 1
-    top = array.cols * design.acc_bits
-    ff = array.pes * (pe.ff - unread)
-    ff -= array.rows * (array.lanes * operands.ab + _flags(design) - unread)
-    ff -= array.cols * array.lanes * operands.wb
-    return _of_pes(design, pe, lut=top, lc=top, ff=ff - _in_dsp(design))
-
-
-def _in_dsp(design: Design) -> int:
-    """Activations that only the last column reads: input registers of its DSP blocks hold them."""
-    array, operands = design.array, design_operands(design)
-    moves = operands.packed and operands.a_fmt == UNSIGNED and array.cols > 1
-    return array.rows * array.lanes * operands.ab if moves else 0
-
-
-def _moving_array(design: Design, pe: PeCounts) -> PartCost:
-    """The top row adds nothing, the sums of the second are as narrow as a dot product.
-
-    FF: behind the last column operands and flag are trimmed, and the flag altogether without a
-    second register; the sums of the top row have the bits of a dot product.
-    """
-    array, operands = design.array, design_operands(design)
-    shadow = array.drain == "shadow"
-    x_bits = operands.wb if array.dataflow == "is" else operands.ab
-    narrow = design.acc_bits - dot_bits(design)
-    top = array.cols * (design.acc_bits + (narrow if array.rows > 1 else 0))
-    ff = array.pes * (pe.ff - (0 if shadow else 1))
-    ff -= array.rows * (array.lanes * x_bits + (1 if shadow else 0))
-    ff -= array.cols * narrow + (_in_dsp(design) if array.dataflow == "ws" else 0)
-    return _of_pes(design, pe, lut=top, lc=top // 2, ff=ff)
-
-
-def _of_pes(design: Design, pe: PeCounts, *, lut: int, lc: int, ff: int) -> PartCost:
-    pes, table = design.array.pes, calibration().residuals
-    key = array_standing(design)
-    lut, lc = pes * pe.lut - lut, pes * pe.lc - lc
-    carry = pes * pe.carry4
-    return PartCost(
-        "array",
-        lut,
-        lc,
-        ff,
-        carry4=carry,
-        dsp=pes * pe.dsp,
-        lut_error=lut * (pe.lut_error + table[f"{key} lut"].bar),
-        lc_error=lc * (pe.lc_error + table[f"{key} lc"].bar),
-        ff_error=ff * table[f"{key} ff"].bar,
-        carry4_error=carry * (pe.carry4_error + table[f"{key} carry4"].bar),
-        standing=pe.standing,
-    )
-
-
-def array_standing(design: Design) -> str:
-    """Whose residuals an array has: popcounts and wide products are mapped otherwise than alone."""
+def _of_a_run(design: Design, part: PartCost) -> PartCost:
+    """With what LUT multipliers differ by between runs of Yosys that read other units besides."""
     operands = design_operands(design)
-    if design.array.pe == "dsp" and not operands.packed:
-        return "unpacked dsp array"
-    if design.array.dataflow != "os":
-        return "moving array"
-    if operands.counts:
-        return "popcount array"
-    return "array" if max(operands.wb, operands.ab) <= PLAIN_BITS else "wide array"
+    if design.array.pe != "parallel":
+        return part
+    bar = RUN_BARS[operands.wb + operands.ab > RUN_BITS]
+    return replace(part, lut_error=part.lut_error + bar * part.lut,
+                   lc_error=part.lc_error + bar * part.lc)  # fmt: skip
 
 
 def delay_cost(wires: int, cycles: int) -> tuple[int, int]:
@@ -200,47 +132,59 @@ def skew_cost(design: Design) -> PartCost:
     array, operands = design.array, design_operands(design)
     lanes, shadow = array.lanes, array.drain == "shadow"
     if array.dataflow == "os":
-        rows = lanes * operands.ab + _flags(design) - (0 if shadow else 1)
-        parts = [(array.rows, rows), (array.cols, lanes * operands.wb)]
+        flags = 2 + shadow + (2 if array.pe == "serial" else 0)
+        parts = [(array.rows, lanes * operands.ab + flags), (array.cols, lanes * operands.wb)]
     else:
         x_bits = operands.wb if array.dataflow == "is" else operands.ab
-        parts = [(array.rows, lanes * x_bits + (1 if shadow else 0))]
+        parts = [(array.rows, lanes * x_bits + shadow)]
     sites = sum(_skew(*part)[0] for part in parts)
     ff = sum(_skew(*part)[1] for part in parts)
     if array.dataflow != "os":
-        more, kept = _deskew(array.cols, design.acc_bits)
+        # The last row's sum register is the last column's result: PEs keep their boundary.
+        more, kept = _skew(array.cols, design.acc_bits)
         sites, ff = sites + more, ff + kept
     return PartCost("skew", sites, sites, ff)
 
 
-def _deskew(cols: int, wires: int) -> tuple[int, int]:
-    """Sums leave aligned; the last row's sum register is the first of its column's delay.
-
-    FF beyond those registers, which the array counts: fewer where they go into shift registers.
-    """
-    found = [delay_cost(wires, i + 1) for i in range(cols)]
-    return sum(sites for sites, _ in found), sum(ff for _, ff in found) - cols * wires
-
-
-def control_cost(design: Design, *, itself: bool = True) -> PartCost:
-    """The controller: of the table, or of the nearest size there; ``itself`` allows the former."""
+def control_values(design: Design) -> dict[str, int]:
+    """Parameters of the controller of ``design``."""
     array = design.array
-    module = "bf_control_os" if array.dataflow == "os" else "bf_control_ws"
-    wanted = {"ROWS": array.rows, "COLS": array.cols, "SHADOW": int(array.drain == "shadow")}
+    found = {"ROWS": array.rows, "COLS": array.cols, "SHADOW": int(array.drain == "shadow"),
+             "TW": max(1, table_bits(design))}  # fmt: skip
     if array.pe == "serial":
-        wanted |= {"PA": design.activation.bits, "PW": design.weight.bits}
-    rows = [row for row in _units(module) if itself or row[0] != wanted]
-    values, cells = min(rows, key=lambda row: _control_apart(row[0], wanted))
+        found |= {"PA": design.activation.bits, "PW": design.weight.bits}
+    return found if array.dataflow == "os" else found | {"ROLE": int(array.dataflow == "is")}
+
+
+def control_module(design: Design) -> str:
+    """The controller of ``design``."""
+    return "bf_control_os" if design.array.dataflow == "os" else "bf_control_ws"
+
+
+def control_cost(module: str, values: Mapping[str, int], *, itself: bool = True) -> PartCost:
+    """A controller: of the table, or the nearest there; ``itself`` allows the former.
+
+    Counters of tables, one or three registers of TW bits and one beside the drain, go by law.
+    """
+    rows = [row for row in _units(module) if itself or row[0] != values]
+    near, cells = min(rows, key=lambda row: _control_apart(row[0], values))
     found = synthesised("controller", cells)
-    return found if values == wanted else found.uncertain("control")
+    if near == values:
+        return found
+    bits = values["TW"] - near["TW"]
+    held, logic = INDEX_BITS[values.get("ROLE", -1)]
+    found = replace(found, lut=found.lut + logic * bits, ff=found.ff + held * bits)
+    return found.uncertain("control")
 
 
-def _control_apart(values: Mapping[str, int], wanted: Mapping[str, int]) -> tuple[int, float]:
-    """Serial or not first, then the drain, planes, and size."""
-    planes = sum(abs(values.get(key, 0) - wanted.get(key, 0)) for key in ("SHADOW", "PA", "PW"))
-    serial = 100 * (("PA" in values) != ("PA" in wanted))
+def _control_apart(values: Mapping[str, int], wanted: Mapping[str, int]) -> tuple[int, int, float]:
+    """Flags and bit-serial or not first, then planes, then size and bits of the table's index."""
+    flags = sum(values.get(key) != wanted.get(key) for key in ("SHADOW", "ROLE"))
+    flags += ("PA" in values) != ("PA" in wanted)
+    planes = sum(abs(values.get(key, 0) - wanted.get(key, 0)) for key in ("PA", "PW"))
     sizes = (row["ROWS"] * row["COLS"] for row in (values, wanted))
-    return serial + planes, abs(math.log2(next(sizes) / next(sizes)))
+    apart = abs(math.log2(next(sizes) / next(sizes))) + abs(values["TW"] - wanted["TW"])
+    return flags, planes, apart
 
 
 @cache
@@ -252,12 +196,6 @@ def _units(module: str) -> tuple[tuple[dict[str, int], Cells], ...]:
             pairs = (text.split("=") for text in texts if "=" in text)
             found.append(({a: int(b) for a, b in pairs}, cells))
     return tuple(found)
-
-
-def synthesised(name: str, cells: Cells) -> PartCost:
-    """A part as Yosys counted it."""
-    return PartCost(name, cells.luts, cells.lc + cells.lutram, cells.ff, cells.carry4, cells.dsp,
-                    cells.ramb18, cells.ramb36, standing="table")  # fmt: skip
 
 
 def memory_cost(name: str, cells: MemoryCells) -> PartCost:
@@ -310,18 +248,6 @@ def _stage_table(width: int, depth: int, *, first: bool) -> MemoryCells:
     """A table of a search; the registers in front of LUT RAM are those of the pipeline."""
     found = memory_cells(width, depth, registered=not first)
     return found if found.bram18 else memory_cells(width, depth, registered=False)
-
-
-def unread_cost(design: Design) -> PartCost:
-    """What nobody reads of a controller in its place: counters of tables beyond their address.
-
-    Negative. A weight-stationary array counts column folds, an input-stationary one filters.
-    """
-    spare = COUNT_BITS - table_bits(design)
-    if design.array.dataflow == "os":
-        return PartCost("unread", 0, 0, -2 * spare)
-    ff = 3 * COUNT_BITS + spare if design.array.dataflow == "ws" else COUNT_BITS + 3 * spare
-    return PartCost("unread", -ff, -ff, -ff)
 
 
 def table_bits(design: Design) -> int:
@@ -383,8 +309,7 @@ def design_parts(design: Design) -> tuple[PartCost, ...]:
     return (
         array_cost(design),
         skew_cost(design),
-        control_cost(design),
-        unread_cost(design),
+        control_cost(control_module(design), control_values(design)),
         result_cost(design),
         accumulate_cost(design),
         thresholds_cost(design),

@@ -1,38 +1,26 @@
-"""LUT, LC and CARRY4 of one PE: from the table, by lanes between its rows, or fitted.
+"""Cells of one PE: products from the table, and what adds them up by law.
 
-A PE that owns its sum has 3 LUT (2 LC) a bit of accumulator: adder, reset and drain multiplexer.
-What is left is its dot product, which does not depend on the accumulator:
-
-    n terms of t bits:  products, compression to two rows, one carry chain
-
-``docs/fpga_model.md``, section 5, has the terms and their residuals.
+The emitted Verilog keeps the boundaries of products, counters of lanes, adders and PEs, so that
+synthesis maps each by itself and a PE has exactly their sum. ``docs/fpga_model.md``, section 5.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 
 from bitfold.fpga_sim.array import dsp_packing
 from bitfold.fpga_sim.calibration import calibration
-from bitfold.fpga_sim.rtl.design import KINDS, ODD, UNSIGNED, Design
-from bitfold.fpga_sim.synthesis import Cells
+from bitfold.fpga_sim.cycles import ceil_div
+from bitfold.fpga_sim.rtl.design import KINDS, ODD, SIGNED, UNSIGNED, Design
+from bitfold.fpga_sim.synthesis import Cells, Unit
 
-NAMES = ("KIND", "WB", "AB", "W_FMT", "A_FMT")
 BINARY, TERNARY, PARALLEL = KINDS["binary"], KINDS["ternary"], KINDS["parallel"]
 SERIAL, DSP = KINDS["serial"], KINDS["dsp"]
-# LUT and LC of an accumulator bit; the second where nothing but a carry reaches its upper bits.
-PER_BIT = {"lut": 3.0, "lc": 2.0, "carry4": 0.25}
-PER_BIT_SMALL = {"lut": 2.0, "lc": 1.5, "carry4": 0.25}
-SMALL_COUNT = 4
-NARROW_BITS = 4
-# What a stationary PE, which keeps no sum, is without; a serial one neither shifts nor negates.
-MOVING = {"lut": 2.0, "lc": 1.5, "carry4": 0.0}
-MOVING_SERIAL = {"lut": 2.0, "lc": 2.5, "carry4": 0.25}
-# How far a row's residual reaches: squared distances in log2 of the lanes and in operand bits.
-DAMPING = 0.3
-LANES_REACH, BITS_REACH = 2.25, 0.36
-FORM_PLACE = (2.0, 0.5, 0.0)
+# Lanes of which one table a bit counts the matches.
+COUNTED = 3
+COUNTERS = {1: Cells(lut2=1), 2: Cells(lut4=2), 3: Cells(lut6=2)}
+# Bits of a product from which on Yosys takes a DSP block; neither operand may be a sign alone.
+DSP_BITS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,80 +35,56 @@ class Operands:
 
     @property
     def counts(self) -> bool:
-        """Whether a term is one bit: a match (XNOR) or a pair of bit planes."""
+        """Whether a lane is one bit: a match (XNOR) or a pair of bit planes."""
         return self.kind == SERIAL or (
             self.kind == BINARY and self.ab == 1 and self.a_fmt == ODD
         )  # fmt: skip
 
     @property
-    def packed(self) -> bool:
-        """Whether two lanes fit one multiplier of a ``dsp`` PE."""
-        return self.kind == DSP and dsp_packing(self.wb, self.ab) == 2
+    def signed(self) -> bool:
+        """Whether a dot product may be negative."""
+        selects = self.kind in (BINARY, TERNARY)
+        return not self.counts and (selects or not self.w_fmt == self.a_fmt == UNSIGNED)
 
     @property
-    def fitted_class(self) -> str:
-        """Whose residuals a fitted PE has: operands up to 4 bits, wider ones, unsigned ones."""
-        if self.kind == PARALLEL and self.w_fmt == self.a_fmt == UNSIGNED:
-            return "fitted unsigned"
-        return "fitted" if max(self.wb, self.ab) <= NARROW_BITS else "fitted wide"
+    def product_bits(self) -> int:
+        """Bits of one lane's product."""
+        if self.kind in (BINARY, TERNARY):
+            return self.ab + 1
+        return self.wb + self.ab + (ODD in (self.w_fmt, self.a_fmt) and
+                                    SIGNED not in (self.w_fmt, self.a_fmt))  # fmt: skip
 
-    def per_bit(self, lanes: int, what: str) -> float:
-        """Cost of an accumulator bit: less behind a sum that is never negative, or in a DSP."""
-        unsigned = self.kind == PARALLEL and self.w_fmt == self.a_fmt == UNSIGNED
-        alone = lanes == 1 and (unsigned or self.kind == DSP)
-        small = self.kind == BINARY and self.counts and lanes <= SMALL_COUNT
-        return (PER_BIT_SMALL if alone or small else PER_BIT)[what]
+    def packed(self, lanes: int) -> bool:
+        """Whether two lanes share a multiplier."""
+        return self.kind == DSP and lanes > 1 and dsp_packing(self.wb, self.ab) == 2
 
     def terms(self, lanes: int) -> int:
-        """Terms that are added up."""
-        return (lanes + 1) // 2 if self.packed and lanes > 1 else lanes
+        """Terms that the tree adds up."""
+        if self.counts:
+            return ceil_div(lanes, COUNTED)
+        return ceil_div(lanes, 2) if self.packed(lanes) else lanes
 
     def term_bits(self, lanes: int) -> int:
         """Bits of a term."""
-        if self.packed and lanes > 1:
-            return self.wb + self.ab + 2
         if self.counts:
             return 2
-        return self.ab + 1 if self.kind in (BINARY, TERNARY) else self.wb + self.ab + 1
+        return self.wb + self.ab + 2 if self.packed(lanes) else self.product_bits
+
+    def dot_bits(self, lanes: int) -> int:
+        """Bits of the dot product."""
+        return self.term_bits(lanes) + (self.terms(lanes) - 1).bit_length()
 
 
 @dataclass(frozen=True, slots=True)
-class Dot:
-    """A dot product in the table: counts less the accumulator's share."""
+class Place:
+    """Where a PE is in the array: edges leave out what would go on beyond them."""
 
-    operands: Operands
-    lanes: int
-    acc: int
-    lut: float
-    lc: float
-    carry4: float
-
-    @classmethod
-    def of(cls, operands: Operands, lanes: int, acc: int, cells: Cells) -> "Dot":
-        """From a PE that owns its sum and has ``acc`` bits of it."""
-        lut, lc, carry4 = (
-            getattr(cells, what) - operands.per_bit(lanes, what) * acc for what in PER_BIT
-        )
-        return cls(operands, lanes, acc, lut, lc, carry4)
-
-    def value(self, what: str) -> float:
-        """``lut``, ``lc`` or ``carry4``."""
-        return float(getattr(self, what))
+    top: bool = False
+    right: bool = False
+    bottom: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PeCounts:
-    """One interior PE. ``standing``: table, moving, lanes or fitted…; errors are fractions."""
-
-    lut: int
-    lc: int
-    ff: int
-    carry4: int
-    dsp: int
-    lut_error: float
-    lc_error: float
-    carry4_error: float
-    standing: str
+INTERIOR = Place()
 
 
 def design_operands(design: Design) -> Operands:
@@ -132,197 +96,150 @@ def design_operands(design: Design) -> Operands:
                     design.activation.form)  # fmt: skip
 
 
-def parse_pe(key: str) -> tuple[Operands, int, int] | None:
-    """Operands, lanes and accumulator bits of a key of ``bf_pe``; None of any other unit."""
-    module, *texts = key.removesuffix(" +dsp").split()
-    values = {name: int(value) for name, value in (text.split("=") for text in texts)}
-    if module != "bf_pe" or "TOP" in values or "SHADOW" in values:
-        return None
-    return Operands(*(values[name] for name in NAMES)), values["LANES"], values["ACC"]
-
-
-def table_dots(units: Mapping[str, Cells]) -> tuple[Dot, ...]:
-    """Every PE of a table."""
-    found = []
-    for key, cells in units.items():
-        parsed = parse_pe(key)
-        if parsed is not None:
-            found.append(Dot.of(*parsed, cells))
-    return tuple(found)
-
-
-def is_fitted(operands: Operands, lanes: int) -> bool:
-    """Whether the terms describe it: popcounts and unpacked DSP blocks go by lanes alone."""
-    if operands.counts or lanes < 2:
-        return False
-    return operands.kind != DSP or operands.packed
-
-
-class Products:
-    """LUT or LC of one ``parallel`` product: the PE of one lane, or the nearest to it in bits.
-
-    A one-lane PE of unsigned operands has the bits of its product in the adder besides.
-    """
-
-    def __init__(self, rows: Sequence[Dot]) -> None:
-        self._alone = [x for x in rows if x.lanes == 1 and x.operands.kind == PARALLEL]
-        self._known: dict[tuple[Operands, str], float] = {}
-
-    def of(self, operands: Operands, what: str) -> float:
-        """``what`` of the product; of another width in proportion to W · A."""
-        key = operands, what
-        if key not in self._known:
-            near = min(self._alone, key=lambda row: _unlike(row.operands, operands))
-            found = near.value(what)
-            if near.operands.w_fmt == UNSIGNED:
-                found -= near.operands.wb + near.operands.ab
-            scale = operands.wb * operands.ab / (near.operands.wb * near.operands.ab)
-            self._known[key] = max(0.0, found * scale)
-        return self._known[key]
-
-
-def _unlike(a: Operands, b: Operands) -> float:
-    bits = abs(a.wb - b.wb) + abs(a.ab - b.ab)
-    return bits + 0.4 * (a.w_fmt != b.w_fmt) + 0.1 * (a.a_fmt != b.a_fmt)
-
-
-def features(products: Products, operands: Operands, lanes: int, what: str) -> list[float]:
-    """Terms of the fit for two lanes and more.
-
-    The carry chain, compression, its growth beyond 8 terms, the rows compressed, products of LUT
-    multipliers, of binary and of ternary selectors, and packed terms of DSP blocks.
-    """
-    n, t = operands.terms(lanes), operands.term_bits(lanes)
-    rest = max(0, n - 2)
-    kind = operands.kind
-    return [
-        float(t + 1) if n > 1 else 0.0,
-        float(rest * t),
-        rest * t * max(0.0, math.log2(n) - 3),
-        float(rest),
-        n * products.of(operands, what) if kind == PARALLEL else 0.0,
-        float(n * operands.ab) if kind == BINARY else 0.0,
-        float(n * operands.ab) if kind == TERNARY else 0.0,
-        float(n) if kind == TERNARY else 0.0,
-        float(n * t) if operands.packed else 0.0,
-    ]
-
-
-class PeModel:
-    """Rows of a table and the terms fitted to them; predicts dot products that are not rows."""
-
-    def __init__(
-        self,
-        rows: Sequence[Dot],
-        terms: Mapping[str, Sequence[float]],
-        products: Products | None = None,
-    ) -> None:
-        self._rows = tuple(rows)
-        self._terms = terms
-        self._products = products or Products(rows)
-        self._ratios: dict[str, list[tuple[Dot, float]]] = {}
-
-    def dot(self, operands: Operands, lanes: int, what: str, *, acc: int) -> tuple[float, str]:
-        """Cost of a dot product, and its standing: ``table``, ``lanes`` or ``fitted``….
-
-        Of several rows the one with the accumulator nearest to ``acc`` bits.
-        """
-        rows = sorted(
-            (row for row in self._rows if row.operands == operands),
-            key=lambda row: -abs(row.acc - acc),
-        )
-        same = {row.lanes: row.value(what) for row in rows}
-        if lanes in same:
-            return same[lanes], "table"
-        if is_fitted(operands, lanes):
-            return self.fitted(operands, lanes, what), operands.fitted_class
-        if same:
-            return between(same, lanes), "lanes"
-        if operands.kind == DSP:
-            return 0.0, "lanes"
-        return self._products.of(operands, what), operands.fitted_class
-
-    def fitted(self, operands: Operands, lanes: int, what: str) -> float:
-        """The terms, times the ratio that near rows of the table have to theirs."""
-        total = weighted = 0.0
-        for row, excess in self._excess(what):
-            if row.operands.kind == operands.kind:
-                weight = math.exp(-_apart(row, operands, lanes))
-                total += weight
-                weighted += weight * excess
-        return self._sum(operands, lanes, what) * (1 + weighted / (total + DAMPING))
-
-    def _excess(self, what: str) -> list[tuple[Dot, float]]:
-        if what not in self._ratios:
-            self._ratios[what] = [
-                (row, row.value(what) / self._sum(row.operands, row.lanes, what) - 1)
-                for row in self._rows
-                if is_fitted(row.operands, row.lanes)
-            ]
-        return self._ratios[what]
-
-    def _sum(self, operands: Operands, lanes: int, what: str) -> float:
-        values = features(self._products, operands, lanes, what)
-        return sum(a * b for a, b in zip(self._terms[what], values, strict=True))
-
-
-def _apart(row: Dot, operands: Operands, lanes: int) -> float:
-    other = row.operands
-    step = math.log2(row.lanes / lanes)
-    bits = (other.wb - operands.wb) ** 2 + (other.ab - operands.ab) ** 2
-    formats = (FORM_PLACE[other.w_fmt] - FORM_PLACE[operands.w_fmt]) ** 2
-    return LANES_REACH * step**2 + BITS_REACH * bits + formats
-
-
-def between(points: Mapping[int, float], lanes: int) -> float:
-    """Linear between the lanes of ``points``, with the last slope beyond them."""
-    known = sorted(points)
-    if len(known) == 1:
-        return points[known[0]] * lanes / known[0]
-    upper = next((s for s in known[1:] if s >= lanes), known[-1])
-    lower = known[known.index(upper) - 1]
-    slope = (points[upper] - points[lower]) / (upper - lower)
-    return points[lower] + slope * (lanes - lower)
+@cache
+def product_cells(operands: Operands) -> Cells:
+    """One lane's product: in a DSP block, or the row of the table."""
+    sign = (1, SIGNED) in ((operands.wb, operands.w_fmt), (operands.ab, operands.a_fmt))
+    if operands.kind == DSP and operands.product_bits >= DSP_BITS and not sign:
+        return Cells(dsp=1)
+    kind = PARALLEL if operands.kind == DSP else operands.kind
+    values = {"KIND": kind, "WB": operands.wb, "AB": operands.ab, "W_FMT": operands.w_fmt,
+              "A_FMT": operands.a_fmt}  # fmt: skip
+    return calibration().units[Unit("bf_product", values).key]
 
 
 @cache
-def shipped_model() -> PeModel:
-    """The model of the shipped table."""
-    table = calibration()
-    return PeModel(table_dots(table.units), table.terms)
+def packed_cells(operands: Operands) -> Cells:
+    """Two lanes in one DSP block, and what puts them together and takes them apart.
 
-
-@cache
-def measured_sums(operands: Operands, lanes: int) -> frozenset[int]:
-    """Accumulator widths with which the table has exactly this PE."""
-    rows = (parse_pe(key) for key in calibration().units)
-    return frozenset(row[2] for row in rows if row is not None and row[:2] == (operands, lanes))
-
-
-@cache
-def pe_counts(operands: Operands, lanes: int, acc: int, *, moving: bool, kept: int) -> PeCounts:
-    """One interior PE, ``acc`` bits of sum, ``kept`` flip-flops besides.
-
-    ``moving``: weight- or input-stationary, the sum of the PE above is added to.
+    The block's adder packs the wider factor; tables subtract the signs of the narrower one, and add
+    what the lower field has borrowed. Single bits take no block.
     """
-    found: dict[str, float] = {}
-    standing = "table"
-    for what in PER_BIT:
-        dot, standing = shipped_model().dot(operands, lanes, what, acc=acc)
-        found[what] = dot + operands.per_bit(lanes, what) * acc
-        if moving:
-            found[what] -= (MOVING_SERIAL if operands.kind == SERIAL else MOVING)[what] * acc
-    key = "moving" if moving and standing == "table" else standing
-    exact = key == "table" and acc in measured_sums(operands, lanes)
-    bars = calibration().residuals
-    return PeCounts(
-        lut=max(1, round(found["lut"])),
-        lc=max(1, round(found["lc"])),
-        ff=acc + kept,
-        carry4=max(1, round(found["carry4"])),
-        dsp=operands.terms(lanes) if operands.kind == DSP else 0,
-        lut_error=0.0 if exact else bars[f"{key} lut"].bar,
-        lc_error=0.0 if exact else bars[f"{key} lc"].bar,
-        carry4_error=0.0 if exact else bars[f"{key} carry4"].bar,
-        standing=key,
-    )
+    field = operands.wb + operands.ab + 2
+    if 2 * field >= DSP_BITS:
+        weight = operands.wb <= operands.ab
+        form = operands.w_fmt if weight else operands.a_fmt
+        bits = 0 if form == UNSIGNED else min(operands.wb, operands.ab)
+        chain = ceil_div(field, 4) + (ceil_div(bits + 2, 4) if bits else 0)
+        return Cells(lut2=1 + bits, carry4=chain, dsp=1)
+    values = {"WB": operands.wb, "AB": operands.ab, "W_FMT": operands.w_fmt,
+              "A_FMT": operands.a_fmt, "FIELD": field}  # fmt: skip
+    return calibration().units[Unit("bf_packed", values, dsp=True).key]
+
+
+def add_cells(bits: int, out_bits: int) -> Cells:
+    """An adder of two numbers of ``bits`` bits: a table a bit, and a carry chain."""
+    return Cells(lut2=min(bits, out_bits), carry4=ceil_div(out_bits, 4))
+
+
+def tree_heights(terms: int) -> Counter[int]:
+    """Adders by their height in a heap of ``terms`` leaves."""
+    found: Counter[int] = Counter()
+    for node in range(terms - 1):
+        height, at = 0, node
+        while at < terms - 1:
+            height, at = height + 1, 2 * at + 1
+        found[height] += 1
+    return found
+
+
+def term_cells(operands: Operands, lanes: int) -> Cells:
+    """All terms of a dot product."""
+    if operands.counts:
+        whole, rest = divmod(lanes, COUNTED)
+        return COUNTERS[COUNTED].times(whole) + (COUNTERS[rest] if rest else Cells())
+    if operands.packed(lanes):
+        single = product_cells(operands) if lanes % 2 else Cells()
+        return packed_cells(operands).times(lanes // 2) + single
+    return product_cells(operands).times(lanes)
+
+
+@cache
+def dot_cells(operands: Operands, lanes: int, acc: int) -> Cells:
+    """Terms and the tree that adds them, no wider than ``acc`` bits."""
+    found, bits = term_cells(operands, lanes), operands.term_bits(lanes)
+    for height, count in tree_heights(operands.terms(lanes)).items():
+        out = bits + height
+        found += add_cells(min(out - 1, acc), min(out, acc)).times(count)
+    return found
+
+
+def sum_cells(operands: Operands, lanes: int, acc: int, place: Place) -> Cells:
+    """The accumulator of a PE that owns its sum, without its register.
+
+    A bit has an adder, a gate that forgets the sum, and a drain multiplexer; where the dot product
+    is unsigned and narrower, gate and adder share a table. A serial one also shifts and negates.
+    """
+    bits = min(operands.dot_bits(lanes), acc)
+    drain = Cells(lut5=0 if place.top else acc)
+    chain = ceil_div(acc, 4)
+    if operands.kind == SERIAL:
+        return drain + Cells(lut2=acc - bits, lut3=bits, lut5=2 * (bits - 1),
+                             lut6=acc - bits + 1, carry4=2 * chain)  # fmt: skip
+    if operands.signed or bits == acc:
+        return drain + Cells(lut2=acc, lut3=acc, carry4=chain)
+    return drain + Cells(lut2=acc - bits, lut3=bits, carry4=chain)
+
+
+@cache
+def os_cells(
+    operands: Operands, lanes: int, acc: int, *, shadow: bool, place: Place = INTERIOR
+) -> Cells:
+    """One output-stationary PE.
+
+    Flip-flops: the sum, what goes right (operand, valid, first; last with a shadow register; two
+    flags of a serial PE), what goes down, and a shadow register of the sum.
+    """
+    ff = acc * (2 if shadow else 1)
+    if not place.right:
+        ff += lanes * operands.ab + 2 + shadow + (2 if operands.kind == SERIAL else 0)
+    if not place.bottom:
+        ff += lanes * operands.wb
+    logic = dot_cells(operands, lanes, acc) + sum_cells(operands, lanes, acc, place)
+    return logic + Cells(ff=ff)
+
+
+@cache
+def moving_cells(
+    operands: Operands, lanes: int, acc: int, *, shadow: bool, inputs: bool, place: Place = INTERIOR
+) -> Cells:
+    """One PE of a stationary dataflow; ``inputs``: input-stationary.
+
+    The sum of the PE above is added to. The top row registers its dot product alone.
+    """
+    bits = min(operands.dot_bits(lanes), acc)
+    x_bits, y_bits = operands.ab, operands.wb
+    if inputs:
+        x_bits, y_bits = y_bits, x_bits
+    ff = lanes * y_bits * (2 if shadow else 1) + (bits if place.top else acc)
+    if not place.right:
+        ff += lanes * x_bits + shadow
+    found = dot_cells(operands, lanes, acc) + Cells(ff=ff)
+    if place.top:
+        return found
+    width = acc if operands.signed else bits
+    return found + Cells(lut2=width, carry4=ceil_div(acc, 4))
+
+
+def pe_cells(design: Design, place: Place = INTERIOR) -> Cells:
+    """One PE of ``design``."""
+    array, operands = design.array, design_operands(design)
+    shadow, lanes = array.drain == "shadow", array.lanes
+    if array.dataflow == "os":
+        return os_cells(operands, lanes, design.acc_bits, shadow=shadow, place=place)
+    inputs = array.dataflow == "is"
+    return moving_cells(operands, lanes, design.acc_bits, shadow=shadow, inputs=inputs, place=place)
+
+
+def array_cells(design: Design) -> Cells:
+    """All PEs of the array, each as its place has it."""
+    rows, cols = design.array.rows, design.array.cols
+    found = Cells()
+    for top in (True, False):
+        for bottom in (True, False):
+            down = sum((r == 0) == top and (r == rows - 1) == bottom for r in range(rows))
+            for right, across in ((True, 1), (False, cols - 1)):
+                if down * across:
+                    place = Place(top, right, bottom)
+                    found += pe_cells(design, place).times(down * across)
+    return found

@@ -328,14 +328,13 @@ def _model_error(array: ArrayConfig, found: Estimate | None) -> ModelError:
         found.lut_error,
         "cycles: 4320 runs of the emitted Verilog, all equal; with DRAM 188 runs of layers, "
         f"median 0.0 %, worst {WORST_DRAM_ERROR:.1%}; LUT: {calibration().tool} "
-        "on its parts, whole arrays and configurations left out of the fit, the worst error of "
-        "each part added up; parts without Verilog count as wholly uncertain; LUT under Vivado is "
-        "unknown",
+        "on its parts, whole arrays and designs drawn at random, the worst error of each part "
+        "added up; parts without Verilog count as wholly uncertain; LUT under Vivado is unknown",
     )
 
 
-def _notes(mapping: Mapping, found: Estimate | None) -> tuple[str, ...]:
-    notes = [] if found is None else list(found.notes)
+def _notes(mapping: Mapping) -> tuple[str, ...]:
+    notes: list[str] = []
     array = mapping.array
     passes = [layer for layer in mapping.layers if layer.gemm.passes > 1]
     notes += [
@@ -408,7 +407,7 @@ def simulate(
         layers=_layers(graph, mapping, port),
         resources=used,
         model_error=_model_error(settled, used),
-        notes=_notes(mapping, used),
+        notes=_notes(mapping),
         port=port,
     )
 

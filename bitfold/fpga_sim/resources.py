@@ -6,7 +6,6 @@ error measured. What it does not have yet goes by formula, with its whole size a
 
 from dataclasses import dataclass, replace
 
-from bitfold.fpga_sim.array import ArrayConfig
 from bitfold.fpga_sim.calibration import calibration
 from bitfold.fpga_sim.cycles import ceil_div
 from bitfold.fpga_sim.mapping import Mapping
@@ -109,7 +108,6 @@ class Estimate:
     parts: tuple[PartCost, ...]
     memories: tuple[Buffer, ...]
     rescale_dsp: int
-    notes: tuple[str, ...]
 
     @property
     def lut(self) -> int:
@@ -198,16 +196,7 @@ def estimate(graph: IntGraph, mapping: Mapping) -> Estimate:
         parts=tuple(parts),
         memories=memories,
         rescale_dsp=rescale_dsps(graph, cols=array.cols),
-        notes=_notes(design, array),
     )
-
-
-def _notes(design: Design, array: ArrayConfig) -> tuple[str, ...]:
-    pe = pe_cost(design)
-    if pe.standing == "lanes":
-        return (f"{array.lanes} lanes lie between synthesised ones",)
-    fitted = pe.standing.startswith("fitted")
-    return ("this PE was not synthesised; its LUT are fitted",) if fitted else ()
 
 
 __all__ = [

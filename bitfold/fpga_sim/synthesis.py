@@ -11,9 +11,8 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from bitfold.errors import MismatchError, MissingDependencyError
 from bitfold.fpga_sim.rtl.sources import COMMON, TOP_MODULE, verilog, with_parameters
@@ -32,18 +31,54 @@ LUT_MEMORIES = {
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """What ``stat`` counts. ``lut``: LUT1 … LUT6; ``lutram``: LUT sites of memories and shifts."""
+    """What ``stat`` counts. ``lut1`` … ``lut6``: tables of so many inputs.
 
-    lut: int
-    lutram: int
-    lc: int
-    ff: int
-    carry4: int
-    dsp: int
-    ramb18: int
-    ramb36: int
-    muxf: int
+    ``lutram``: LUT sites of memories and shift registers.
+    """
+
+    lut1: int = 0
+    lut2: int = 0
+    lut3: int = 0
+    lut4: int = 0
+    lut5: int = 0
+    lut6: int = 0
+    lutram: int = 0
+    ff: int = 0
+    carry4: int = 0
+    dsp: int = 0
+    ramb18: int = 0
+    ramb36: int = 0
+    muxf: int = 0
     uram: int = 0
+
+    def __add__(self, other: "Cells") -> "Cells":
+        """Both together."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Cells(*(a + b for a, b in pairs))
+
+    def times(self, count: int) -> "Cells":
+        """``count`` of them."""
+        return Cells(*(count * value for value in astuple(self)))
+
+    @property
+    def lut(self) -> int:
+        """LUT that are logic."""
+        return self.lut1 + self.lut2 + self.lut3 + self.lut4 + self.lut5 + self.lut6
+
+    @property
+    def lc(self) -> int:
+        """LUT6 left after a small table has joined another one, as Yosys' ``stat`` estimates."""
+        one, two, three = self.lut1, self.lut2, self.lut3
+        cells = self.lut6 + self.lut5 + self.lut4 + three
+        one -= min(one, self.lut5)
+        alone = self.lut4 - min(self.lut4, one)
+        one -= self.lut4 - alone
+        two -= min(two, alone)
+        free = three - min(three, one)
+        one -= three - free
+        left = free - min(free, two)
+        two -= free - left
+        return cells - left // 2 + (one + two + 1) // 2
 
     @property
     def luts(self) -> int:
@@ -52,7 +87,12 @@ class Cells:
 
     def to_dict(self) -> dict[str, int]:
         """The counts by name."""
-        return asdict(self)
+        return {"lut": self.lut, "lc": self.lc} | asdict(self)
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int]) -> "Cells":
+        """The reverse of ``to_dict``."""
+        return cls(**{field.name: counts.get(field.name, 0) for field in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,22 +140,36 @@ class Unit:
 
 
 def parse_stat(text: str) -> dict[str, Cells]:
-    """Module → counts, of ``stat -tech xilinx -json``; ``design`` is the sum of all."""
-    found = json.loads(text)
-    modules = {name.lstrip("\\"): row for name, row in found["modules"].items()}
-    return {name: _cells(row) for name, row in (modules | {"design": found["design"]}).items()}
+    """Module → counts, of ``stat -tech xilinx -json``, with those of what it instantiates.
+
+    Only the modules are read: behind them Yosys 0.23 has lines that are no JSON.
+    """
+    modules, _, _ = text.partition("\n   },\n")
+    read = json.loads(modules + "}}")["modules"]
+    rows = {name.lstrip("\\"): row["num_cells_by_type"] for name, row in read.items()}
+    found: dict[str, Cells] = {}
+
+    def total(name: str) -> Cells:
+        if name not in found:
+            inner = {kind.lstrip("\\"): count for kind, count in rows[name].items()}
+            found[name] = sum(
+                (total(kind).times(count) for kind, count in inner.items() if kind in rows),
+                _cells(rows[name]),
+            )
+        return found[name]
+
+    return {name: total(name) for name in rows}
 
 
-def _cells(row: dict[str, Any]) -> Cells:
-    by_type: dict[str, int] = row["num_cells_by_type"]
+def _cells(by_type: Mapping[str, int]) -> Cells:
+    """Counts of one module's own cells."""
 
     def of(pattern: str) -> int:
         return sum(count for name, count in by_type.items() if re.fullmatch(pattern, name))
 
     return Cells(
-        lut=of("LUT[1-6]"),
+        **{f"lut{inputs}": by_type.get(f"LUT{inputs}", 0) for inputs in range(1, 7)},
         lutram=sum(by_type.get(name, 0) * sites for name, sites in LUT_MEMORIES.items()),
-        lc=int(row.get("estimated_num_lc", 0)),
         ff=of("FD[RSCP]E(_1)?"),
         carry4=by_type.get("CARRY4", 0),
         dsp=of("DSP48E[12]"),
@@ -153,8 +207,8 @@ def batch_verilog(units: Sequence[Unit]) -> str:
     for i, unit in enumerate(units):
         own = with_parameters(verilog(unit.module), dict(unit.parameters))
         texts.append(
-            re.sub(rf"^module {unit.module}\b", f"(* keep_hierarchy *) module unit{i}", own,
-                   flags=re.M)
+            re.sub(rf"^(\(\* keep_hierarchy \*\)\n)?module {unit.module}\b",
+                   f"(* keep_hierarchy *)\nmodule unit{i}", own, flags=re.M)
         )  # fmt: skip
     ports = [".clk(clk)" if "clk," in verilog(unit.module) else "" for unit in units]
     instances = "\n".join(f"    (* keep *) unit{i} u{i} ({port});" for i, port in enumerate(ports))

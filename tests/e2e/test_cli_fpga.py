@@ -64,7 +64,7 @@ def test_simulate_writes_and_reads_scalesims_files(folder, tmp_path, run_json):
     assert fails("simulate", topology, "--mode", "scalesim", "--plot", "p.png") == 2
 
 
-COUNTED = Cells(lut=100, lutram=20, lc=90, ff=60, carry4=5, dsp=0, ramb18=1, ramb36=1, muxf=0)
+COUNTED = Cells(lut2=20, lut6=80, lutram=20, ff=60, carry4=5, ramb18=1, ramb36=1)
 
 
 def test_simulate_reports_yosys_beside_the_model(folder, capsys, monkeypatch):

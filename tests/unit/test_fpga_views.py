@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from bitfold.errors import InputError, UnsupportedError, UsageError
-from bitfold.fpga_sim import ArrayConfig, simulate
+from bitfold.fpga_sim import ArrayConfig, map_graph, simulate
 from bitfold.fpga_sim.finn import read_folding, simulate_folding, units_of
+from bitfold.fpga_sim.mapping import mac_nodes
+from bitfold.fpga_sim.rtl import layer_design
 from bitfold.fpga_sim.timeline import chrome_trace, pe_utilisation
+from bitfold.ir import Grid
 from tests.unit.test_fpga_report import small_graph
 
 
@@ -85,8 +88,16 @@ def test_a_serial_array_takes_a_cycle_for_every_pair_of_bits():
     report = simulate(small_graph(), config=ArrayConfig(rows=8, cols=4, pe="serial"))
     first, inner, _ = report.layers
     assert first.compute_cycles == 8 * (9 * 64 + 16 + 4 - 1) + 1
-    assert inner.compute_cycles == 8 * (36 * 4 + 16 + 4 - 1) + 1
+    # An odd code of two bits is three planes of two's complement.
+    assert inner.compute_cycles == 8 * (36 * 3 * 2 + 16 + 4 - 1) + 1
     assert (report.mapping.w_kind, report.mapping.a_kind) == ("1", "1")
+
+
+@pytest.mark.parametrize("weight", [Grid.odd(1), Grid.odd(2), Grid.narrow(2), Grid.odd(4)])
+def test_a_serial_array_counts_the_planes_that_its_verilog_takes(weight):
+    graph, array = small_graph(inner=weight), ArrayConfig(rows=2, cols=3, pe="serial")
+    for node, layer in zip(mac_nodes(graph), map_graph(graph, array).layers, strict=True):
+        assert layer.gemm.serial == layer_design(graph, node, array).serial
 
 
 def test_dsp_pes_pack_two_products_a_block():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitfold.errors import UnsupportedError
-from bitfold.fpga_sim.array import ArrayConfig
+from bitfold.fpga_sim.array import ArrayConfig, bit_planes
 from bitfold.ir.grid import Grid
 from bitfold.ir.types import IntArray
 
@@ -38,7 +38,7 @@ class Operand:
         if grid.lo == 0 and grid.step == 1:
             return cls(grid.bits, UNSIGNED)
         if grid == Grid.odd(grid.bits):
-            return cls(grid.bits + 1, SIGNED) if serial else cls(grid.bits, ODD)
+            return cls(bit_planes(grid), SIGNED) if serial else cls(grid.bits, ODD)
         if grid.lo == -grid.hi and grid.step == 1:
             return cls(grid.bits, SIGNED)
         return cls(grid.bits, UNSIGNED)

@@ -12,9 +12,10 @@ SYSTEM_BENCH = "bf_system_tb"
 # Test benches, and what they need besides the library.
 BENCHES = {TOP_BENCH: (), SYSTEM_BENCH: ("bf_dram", "bf_loader")}
 BENCH_FILES = frozenset((*BENCHES, *BENCHES[SYSTEM_BENCH]))
-COMMON = ("bf_resize", "bf_decode", "bf_dot", "bf_product", "bf_packed", "bf_delay", "bf_skew",
-          "bf_settle", "bf_planes", "bf_select", "bf_threshold", "bf_requantize", "bf_memory",
-          "bf_pe", "bf_array_os", "bf_control_os", "bf_core_os",
+COMMON = ("bf_resize", "bf_decode", "bf_dot", "bf_product", "bf_packed", "bf_count", "bf_add",
+          "bf_counter", "bf_cursor",
+          "bf_delay", "bf_skew", "bf_settle", "bf_planes", "bf_select", "bf_threshold",
+          "bf_requantize", "bf_memory", "bf_pe", "bf_array_os", "bf_control_os", "bf_core_os",
           "bf_pe_ws", "bf_array_ws", "bf_control_ws", "bf_core_ws")  # fmt: skip
 
 

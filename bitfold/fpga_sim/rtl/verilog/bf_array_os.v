@@ -48,7 +48,8 @@ module bf_array_os #(
                 localparam V = r * COLS + c;  // wire above it
                 bf_pe #(
                     .WB(WB), .AB(AB), .LANES(LANES), .ACC(ACC), .KIND(KIND), .SHADOW(SHADOW),
-                    .W_FMT(W_FMT), .A_FMT(A_FMT), .TOP(r == 0 ? 1 : 0)
+                    .W_FMT(W_FMT), .A_FMT(A_FMT), .TOP(r == 0 ? 1 : 0),
+                    .RIGHT(c == COLS - 1 ? 1 : 0), .BOTTOM(r == ROWS - 1 ? 1 : 0)
                 ) pe (
                     .clk(clk),
                     .a_in(a_mesh[H*AW +: AW]), .a_out(a_mesh[(H+1)*AW +: AW]),

@@ -43,7 +43,8 @@ module bf_array_ws #(
                 localparam V = r * COLS + c;  // wire above it
                 bf_pe_ws #(
                     .WB(WB), .AB(AB), .LANES(LANES), .ACC(ACC), .KIND(KIND), .SHADOW(SHADOW),
-                    .W_FMT(W_FMT), .A_FMT(A_FMT), .ROLE(ROLE)
+                    .W_FMT(W_FMT), .A_FMT(A_FMT), .ROLE(ROLE),
+                    .TOP(r == 0 ? 1 : 0), .RIGHT(c == COLS - 1 ? 1 : 0)
                 ) pe (
                     .clk(clk), .load(load),
                     .x_in(x_mesh[H*XW +: XW]), .x_out(x_mesh[(H+1)*XW +: XW]),

@@ -3,6 +3,8 @@
 // Memory order: left (group, row fold, step), top (group, column fold, step).
 // SHADOW 0 waits for the drain; SHADOW 1 starts a tile at least 2 ROWS + COLS after the last one.
 // The next run may start with ending: it waits for the drain, or the distance, as tiles do.
+// A unit of its own for synthesis.
+(* keep_hierarchy *)
 module bf_control_os #(
     parameter ROWS   = 8,
     parameter COLS   = 8,
@@ -11,6 +13,7 @@ module bf_control_os #(
     parameter PW     = 1,
     parameter W_FMT  = 1,
     parameter A_FMT  = 0,
+    parameter TW     = 4,  // bits of a table's index
     parameter CW     = 16,
     parameter AW     = 24
 ) (
@@ -35,16 +38,18 @@ module bf_control_os #(
     output wire          ending,   // the last operands of the run are read in this cycle
     output reg           out_valid,
     output reg           out_last,
-    output reg  [CW-1:0] out_fold   // group * column folds + column fold
+    output reg  [TW-1:0] out_fold   // group * column folds + column fold
 );
     localparam SERIAL = (PA > 1 || PW > 1);
     localparam integer DRAIN = 2 * ROWS + COLS;
-    localparam [CW-1:0] CORNER = ROWS[CW-1:0] + COLS[CW-1:0];
+    localparam [CW-1:0] CORNER = ROWS[CW-1:0] + COLS[CW-1:0] - 1;
+    localparam [CW-1:0] SHIFTS = ROWS[CW-1:0];
     localparam [CW-1:0] PERIOD = DRAIN[CW-1:0];
     localparam [CW-1:0] ONE = 1;
 
     reg running, stopping;
-    reg [CW-1:0] step, row, col, group, fold, drained, gap;
+    reg [CW-1:0] step, row, col, group, travel, shifts, gap;
+    reg [TW-1:0] fold;
     reg [AW-1:0] left_group, left_tile, top_tile;
     wire opening, fresh, closing, plane_negate;
     wire [3:0] now_a, now_w;
@@ -54,13 +59,13 @@ module bf_control_os #(
     wire col_last = col + ONE == cfg_top;
     wire group_last = group + ONE == cfg_groups;
     wire tile_last = step_last && closing;
-    wire waits = SHADOW != 0 ? (opening && step == 0 && gap != 0) : drained != 0;
+    wire waits = SHADOW != 0 ? (opening && step == 0 && gap != 0) : shifts != 0;
     wire ends = issue && tile_last;
     wire [AW-1:0] left_next = left_addr + 1;
     wire [AW-1:0] top_next = top_addr + 1;
 
     assign issue = running && !waits;
-    assign shift = drained >= CORNER;
+    assign shift = travel == 0 && shifts != 0;
     assign ending = ends && row_last && col_last && group_last;
 
     generate
@@ -91,7 +96,8 @@ module bf_control_os #(
             running <= 1'b0;
         end else if (start) begin
             running <= 1'b1;
-            {step, row, col, group, fold} <= {5 * CW{1'b0}};
+            {step, row, col, group} <= {4 * CW{1'b0}};
+            fold <= {TW{1'b0}};
             {left_addr, left_group, left_tile} <= {3 * AW{1'b0}};
             {top_addr, top_tile} <= {2 * AW{1'b0}};
         end else if (issue) begin
@@ -104,7 +110,7 @@ module bf_control_os #(
                 left_addr <= row_last && !col_last ? left_group : left_next;
                 if (row_last) begin
                     col <= col_last ? 0 : col + ONE;
-                    fold <= fold + ONE;
+                    fold <= fold + 1'b1;
                     top_tile <= top_next;
                     top_addr <= top_next;
                     if (col_last) begin
@@ -117,18 +123,22 @@ module bf_control_os #(
         end
     end
 
-    // The drain: counts cycles since the last operands of a tile were issued.
+    // The drain: ROWS shifts, when the last operands issued have reached the far corner. Counters
+    // run down to zero, so that the size of the array is no more than what they are loaded with.
     always @(posedge clk) begin
         out_valid <= shift && !rst;
-        out_last  <= shift && drained + ONE == PERIOD && stopping;
+        out_last  <= shift && shifts == ONE && stopping;
         if (rst) begin
-            drained <= 0;
+            {travel, shifts} <= {2 * CW{1'b0}};
         end else if (ends) begin
-            drained  <= ONE;
+            travel   <= CORNER;
+            shifts   <= SHIFTS;
             out_fold <= fold;
             stopping <= row_last && col_last && group_last;
-        end else if (drained != 0) begin
-            drained <= drained + ONE == PERIOD ? 0 : drained + ONE;
+        end else if (travel != 0) begin
+            travel <= travel - ONE;
+        end else if (shifts != 0) begin
+            shifts <= shifts - ONE;
         end
     end
 

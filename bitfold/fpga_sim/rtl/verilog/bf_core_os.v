@@ -11,6 +11,7 @@ module bf_core_os #(
     parameter SHADOW = 0,
     parameter W_FMT  = 1,
     parameter A_FMT  = 0,
+    parameter TW     = 4,
     parameter CW     = 16,
     parameter AW     = 24
 ) (
@@ -31,7 +32,7 @@ module bf_core_os #(
     output wire                     ending,
     output wire                     out_valid,
     output wire                     out_last,
-    output wire [           CW-1:0] out_table,
+    output wire [           TW-1:0] out_table,
     output reg  [     COLS*ACC-1:0] out_acc
 );
     localparam SERIAL = KIND == 3;
@@ -48,7 +49,7 @@ module bf_core_os #(
 
     bf_control_os #(
         .ROWS(ROWS), .COLS(COLS), .SHADOW(SHADOW), .PA(SERIAL ? AB : 1), .PW(SERIAL ? WB : 1),
-        .W_FMT(W_FMT), .A_FMT(A_FMT), .CW(CW), .AW(AW)
+        .W_FMT(W_FMT), .A_FMT(A_FMT), .TW(TW), .CW(CW), .AW(AW)
     ) control (
         .clk(clk), .rst(rst), .start(start), .cfg_steps(cfg_steps), .cfg_left(cfg_left),
         .cfg_top(cfg_top), .cfg_groups(cfg_groups), .issue(issue), .left_addr(left_addr),
@@ -74,11 +75,13 @@ module bf_core_os #(
         end
     endgenerate
 
+    // What no PE reads is not delayed.
+    wire [2:0] flags = {SERIAL && negate, SERIAL && twice, SHADOW != 0 && last};
     genvar r;
     generate
         for (r = 0; r < ROWS; r = r + 1) begin : g_row
             assign row_in[r*RW +: RW] = {
-                negate, twice, last, first, valid, a_now[r*LANES*EA +: LANES*EA]
+                flags, first, valid, a_now[r*LANES*EA +: LANES*EA]
             };
             assign {negates[r], twices[r], lasts[r], firsts[r], valids[r],
                     a_skewed[r*LANES*EA +: LANES*EA]} = row_out[r*RW +: RW];

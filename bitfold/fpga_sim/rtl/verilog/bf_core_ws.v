@@ -16,6 +16,7 @@ module bf_core_ws #(
     parameter ROLE   = 0,
     parameter DEPTH  = 1024,  // words of the accumulator memory: most positions of a chunk
     parameter DW     = 10,
+    parameter TW     = 4,
     parameter CW     = 16,
     parameter AW     = 24,
     parameter XB     = ROLE != 0 ? WB : AB,
@@ -40,7 +41,7 @@ module bf_core_ws #(
     output wire                     ending,
     output reg                      out_valid,
     output reg                      out_last,
-    output reg  [           CW-1:0] out_table,
+    output reg  [           TW-1:0] out_table,
     output reg  [     COLS*ACC-1:0] out_acc
 );
     localparam SERIAL = KIND == 3;
@@ -49,7 +50,8 @@ module bf_core_ws #(
     localparam XW = LANES * EX;
     wire load, swap, first, final_visit, twice, negate, left_last;
     wire [3:0] plane_a, plane_w, load_plane_a, load_plane_w;
-    wire [CW-1:0] position, table_top, table_left;
+    wire [CW-1:0] position;
+    wire [TW-1:0] table_index;
     wire [ROWS*XW-1:0] x_now, x_skewed;
     wire [COLS*LANES*EY-1:0] y_now;
     wire [ROWS*(XW+1)-1:0] row_in, row_out;
@@ -58,7 +60,7 @@ module bf_core_ws #(
 
     bf_control_ws #(
         .ROWS(ROWS), .COLS(COLS), .SHADOW(SHADOW), .PA(SERIAL ? AB : 1), .PW(SERIAL ? WB : 1),
-        .W_FMT(W_FMT), .A_FMT(A_FMT), .CW(CW), .AW(AW)
+        .W_FMT(W_FMT), .A_FMT(A_FMT), .ROLE(ROLE), .TW(TW), .CW(CW), .AW(AW)
     ) control (
         .clk(clk), .rst(rst), .start(start), .cfg_stream(cfg_stream),
         .cfg_stream_last(cfg_stream_last), .cfg_chunks(cfg_chunks), .cfg_folds(cfg_folds),
@@ -66,8 +68,7 @@ module bf_core_ws #(
         .plane_a(plane_a), .plane_w(plane_w), .load_plane_a(load_plane_a),
         .load_plane_w(load_plane_w), .top_read(top_read), .top_addr(top_addr), .load(load),
         .swap(swap), .position(position), .first(first), .final_visit(final_visit),
-        .twice(twice), .negate(negate), .table_top(table_top), .table_left(table_left),
-        .left_last(left_last)
+        .twice(twice), .negate(negate), .table_index(table_index), .left_last(left_last)
     );
 
     assign ending = left_last;
@@ -91,7 +92,7 @@ module bf_core_ws #(
     genvar r;
     generate
         for (r = 0; r < ROWS; r = r + 1) begin : g_row
-            assign row_in[r*(XW+1) +: XW+1] = {swap, x_now[r*XW +: XW]};
+            assign row_in[r*(XW+1) +: XW+1] = {SHADOW != 0 && swap, x_now[r*XW +: XW]};
             assign {swaps[r], x_skewed[r*XW +: XW]} = row_out[r*(XW+1) +: XW+1];
         end
     endgenerate
@@ -108,22 +109,22 @@ module bf_core_ws #(
     );
 
     // What was said of a position when it was issued, for when its sums arrive.
-    localparam TAGS = 6 + DW + CW;
+    localparam TAGS = 6 + DW + TW;
     wire [TAGS-1:0] tags;
     wire valid_r, first_r, final_r, twice_r, negate_r, last_r;
     wire [DW-1:0] spot_r;
-    wire [CW-1:0] table_r;
+    wire [TW-1:0] table_r;
     bf_delay #(.WIDTH(TAGS), .DELAY(ROWS + COLS - 1)) arrival (
         .clk(clk),
-        .in({left_read && !rst, first, final_visit, twice, negate, left_last, position[DW-1:0],
-             ROLE != 0 ? table_left : table_top}),
+        .in({left_read && !rst, first, final_visit, SERIAL && twice, SERIAL && negate, left_last, position[DW-1:0],
+             table_index}),
         .out(tags)
     );
     assign {valid_r, first_r, final_r, twice_r, negate_r, last_r, spot_r, table_r} = tags;
 
     reg valid_s, first_s, final_s, twice_s, negate_s, last_s;
     reg [DW-1:0] spot_s;
-    reg [CW-1:0] table_s;
+    reg [TW-1:0] table_s;
     always @(posedge clk) begin
         {valid_s, first_s, final_s, twice_s, negate_s, last_s} <=
             {valid_r && !rst, first_r, final_r, twice_r, negate_r, last_r};
@@ -154,11 +155,6 @@ module bf_core_ws #(
         end
         if (CW > DW) begin : g_short_position
             wire unused_position = &{1'b0, position[CW-1:DW]};
-        end
-        if (ROLE != 0) begin : g_filter_tables
-            wire unused_table = &{1'b0, table_top};
-        end else begin : g_fold_tables
-            wire unused_table = &{1'b0, table_left};
         end
     endgenerate
 

@@ -1,6 +1,9 @@
 // One PE of the output-stationary array: it owns an accumulator and passes its operands on.
 // SHADOW 0: the accumulator itself shifts the result down. SHADOW 1: a drain register does, while
 // the next tile accumulates. TOP 1: the top row, which has no row above and keeps its value.
+// RIGHT 1, BOTTOM 1: the last column or row, which passes nothing on.
+// A unit of its own: an array is exactly the sum of its PEs.
+(* keep_hierarchy *)
 module bf_pe #(
     parameter WB     = 2,
     parameter AB     = 2,
@@ -10,7 +13,9 @@ module bf_pe #(
     parameter SHADOW = 0,
     parameter W_FMT  = 1,
     parameter A_FMT  = 0,
-    parameter TOP    = 0
+    parameter TOP    = 0,
+    parameter RIGHT  = 0,
+    parameter BOTTOM = 0
 ) (
     input  wire                clk,
     input  wire [LANES*AB-1:0] a_in,
@@ -22,11 +27,11 @@ module bf_pe #(
     input  wire                negate_in,  // serial only: the plane of a sign bit
     input  wire                shift,
     input  wire [     ACC-1:0] drain_in,
-    output reg  [LANES*AB-1:0] a_out,
-    output reg  [LANES*WB-1:0] w_out,
-    output reg                 valid_out,
-    output reg                 first_out,
-    output reg                 last_out,
+    output wire [LANES*AB-1:0] a_out,
+    output wire [LANES*WB-1:0] w_out,
+    output wire                valid_out,
+    output wire                first_out,
+    output wire                last_out,
     output wire                double_out,
     output wire                negate_out,
     output wire [     ACC-1:0] drain_out
@@ -43,6 +48,39 @@ module bf_pe #(
 
     generate
         if (KIND == 3) begin : g_serial
+            assign next = (first_in ? {ACC{1'b0}} : double_in ? {acc[ACC-2:0], 1'b0} : acc)
+                        + (negate_in ? -dot : dot);
+        end else begin : g_whole
+            assign next = (first_in ? {ACC{1'b0}} : acc) + dot;
+            wire unused = &{1'b0, double_in, negate_in};
+        end
+    endgenerate
+
+    generate
+        if (RIGHT == 0) begin : g_right
+            reg [LANES*AB-1:0] a_held;
+            reg valid_held, first_held;
+            always @(posedge clk) begin
+                a_held     <= a_in;
+                valid_held <= valid_in;
+                first_held <= first_in;
+            end
+            assign a_out = a_held;
+            assign valid_out = valid_held;
+            assign first_out = first_held;
+        end else begin : g_last_column
+            assign a_out = {LANES * AB{1'b0}};
+            assign valid_out = 1'b0;
+            assign first_out = 1'b0;
+        end
+        if (RIGHT == 0 && SHADOW != 0) begin : g_last
+            reg last_held;
+            always @(posedge clk) last_held <= last_in;
+            assign last_out = last_held;
+        end else begin : g_no_last
+            assign last_out = 1'b0;
+        end
+        if (RIGHT == 0 && KIND == 3) begin : g_planes
             reg double_held, negate_held;
             always @(posedge clk) begin
                 double_held <= double_in;
@@ -50,23 +88,18 @@ module bf_pe #(
             end
             assign double_out = double_held;
             assign negate_out = negate_held;
-            assign next = (first_in ? {ACC{1'b0}} : double_in ? {acc[ACC-2:0], 1'b0} : acc)
-                        + (negate_in ? -dot : dot);
-        end else begin : g_whole
+        end else begin : g_no_planes
             assign double_out = 1'b0;
             assign negate_out = 1'b0;
-            assign next = (first_in ? {ACC{1'b0}} : acc) + dot;
-            wire unused = &{1'b0, double_in, negate_in};
+        end
+        if (BOTTOM == 0) begin : g_down
+            reg [LANES*WB-1:0] w_held;
+            always @(posedge clk) w_held <= w_in;
+            assign w_out = w_held;
+        end else begin : g_last_row
+            assign w_out = {LANES * WB{1'b0}};
         end
     endgenerate
-
-    always @(posedge clk) begin
-        a_out     <= a_in;
-        w_out     <= w_in;
-        valid_out <= valid_in;
-        first_out <= first_in;
-        last_out  <= last_in;
-    end
 
     generate
         if (SHADOW != 0) begin : g_shadow
@@ -81,6 +114,7 @@ module bf_pe #(
             end
             assign drain_out = drain;
         end else begin : g_shared
+            wire unused_last = last_in;
             if (TOP != 0) begin : g_top
                 always @(posedge clk) if (valid_in) acc <= next;
             end else begin : g_below

@@ -3,6 +3,8 @@
 // SEARCH 0: COUNT parallel comparators. SEARCH 1: a binary search of OB pipelined comparators.
 // Thresholds have ACC + 1 bits, so that one beyond every sum can be written.
 // Table entry 0 is least; an entry past COUNT must hold the greatest number.
+// A unit of its own for synthesis.
+(* keep_hierarchy *)
 module bf_threshold #(
     parameter ACC    = 16,
     parameter OB     = 2,

@@ -61,13 +61,13 @@ module bf_top #(
     output wire                     code_valid,
     output wire [      COLS*OB-1:0] code
 );
-    wire [CW-1:0] out_table;
+    wire [TW-1:0] out_table;
 
     generate
         if (DATAFLOW == 0) begin : g_os
             bf_core_os #(
                 .ROWS(ROWS), .COLS(COLS), .WB(WB), .AB(AB), .LANES(LANES), .ACC(ACC),
-                .KIND(KIND), .SHADOW(SHADOW), .W_FMT(W_FMT), .A_FMT(A_FMT), .CW(CW), .AW(AW)
+                .KIND(KIND), .SHADOW(SHADOW), .W_FMT(W_FMT), .A_FMT(A_FMT), .TW(TW), .CW(CW), .AW(AW)
             ) core (
                 .clk(clk), .rst(rst), .start(start), .cfg_steps(cfg_inner), .cfg_left(cfg_left),
                 .cfg_top(cfg_top), .cfg_groups(cfg_groups), .cfg_depth(cfg_depth),
@@ -82,7 +82,8 @@ module bf_top #(
             bf_core_ws #(
                 .ROWS(ROWS), .COLS(COLS), .WB(WB), .AB(AB), .LANES(LANES), .ACC(ACC),
                 .KIND(KIND), .SHADOW(SHADOW), .W_FMT(W_FMT), .A_FMT(A_FMT),
-                .ROLE(DATAFLOW == 2 ? 1 : 0), .DEPTH(DEPTH), .DW(DW), .CW(CW), .AW(AW)
+                .ROLE(DATAFLOW == 2 ? 1 : 0), .DEPTH(DEPTH), .DW(DW), .TW(TW), .CW(CW),
+                .AW(AW)
             ) core (
                 .clk(clk), .rst(rst), .start(start), .cfg_stream(cfg_inner),
                 .cfg_stream_last(cfg_inner_last), .cfg_chunks(cfg_left), .cfg_folds(cfg_folds),
@@ -101,12 +102,9 @@ module bf_top #(
             ) requantize (
                 .clk(clk), .rst(rst), .load(load), .load_col(load_col), .load_table(load_table),
                 .load_entry(load_entry), .load_value(load_value), .in_valid(out_valid),
-                .table_index(out_table[TW-1:0]), .acc(out_acc), .code_valid(code_valid),
+                .table_index(out_table), .acc(out_acc), .code_valid(code_valid),
                 .code(code)
             );
-            if (CW > TW) begin : g_short_index
-                wire unused_table = &{1'b0, out_table[CW-1:TW]};
-            end
         end else begin : g_raw
             assign code_valid = 1'b0;
             assign code = {COLS * OB{1'b0}};
