@@ -95,6 +95,9 @@ def _window(step: MaxPoolStep | SumPoolStep) -> dict[str, int]:
 def _pack_lanewise(step: ThresholdStep | RescaleStep) -> PackedStep:
     channels, epilogue = step.x.shape[-1], step.epilogue
     intervals = Intervals.of_int32(channels)
+    if isinstance(step, RescaleStep) and step.x.kind == "i32":
+        lo, hi = step.interval
+        intervals = Intervals(np.full(channels, lo, np.int64), np.full(channels, hi, np.int64))
     if isinstance(step, RescaleStep) and step.x.kind == "u8":
         rule = step.epilogue
         epilogue = replace(

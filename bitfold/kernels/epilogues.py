@@ -118,7 +118,7 @@ def _pack_wide(epilogue: ToWide, intervals: Intervals, groups: int) -> dict[str,
     offset = epilogue.offset + half
     fields: dict[str, FieldValue] = {
         "kind": TO_WIDE,
-        "wide_form": _wide_form(epilogue.multiplier, offset, intervals),
+        "wide_form": _wide_form(epilogue, offset, intervals),
         "multiplier": to_lanes(epilogue.multiplier.astype(np.int64), groups=groups),
         "offset": to_lanes(offset.astype(np.int64), groups=groups),
         "shift": epilogue.shift,
@@ -134,14 +134,15 @@ def _pack_wide(epilogue: ToWide, intervals: Intervals, groups: int) -> dict[str,
     return fields
 
 
-def _wide_form(multiplier: Int64Array, offset: Int64Array, intervals: Intervals) -> int:
-    """The cheapest form in which no sum of this epilogue overflows."""
-    if max(-int(multiplier.min()) - 1, int(multiplier.max())) > INT32.max:
+def _wide_form(epilogue: ToWide, offset: Int64Array, intervals: Intervals) -> int:
+    """The cheapest form in which nothing overflows on the way, the bend at 0 included."""
+    bends = epilogue.negative_multiplier
+    if not _fits(epilogue.multiplier) or not (bends is None or _fits(bends)):
         return WIDE_ANY
     ends = [
         m * x + b
         for m, b, lo, hi in zip(
-            multiplier.tolist(),
+            epilogue.multiplier.tolist(),
             offset.tolist(),
             intervals.lo.tolist(),
             intervals.hi.tolist(),
@@ -149,4 +150,10 @@ def _wide_form(multiplier: Int64Array, offset: Int64Array, intervals: Intervals)
         )
         for x in (lo, hi)
     ]
+    if bends is not None and min(ends) >> epilogue.shift < INT32.min:
+        return WIDE_ANY  # what is cut off or bent need not fit 32 bits before
     return WIDE32 if INT32.min <= min(ends) and max(ends) <= INT32.max else WIDE64
+
+
+def _fits(multiplier: Int64Array) -> bool:
+    return -int(multiplier.min()) - 1 <= INT32.max and int(multiplier.max()) <= INT32.max

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bitfold.ir import Grid
 from bitfold.kernels.buffer import ALIGNMENT, ELEMENT_BYTES, Buffer, ElementKind
 
+INT32_INTERVAL = (-(2**31), 2**31 - 1)
 Int8Array = NDArray[np.int8]
 Int32Array = NDArray[np.int32]
 Int64Array = NDArray[np.int64]
@@ -91,7 +92,10 @@ class ThresholdStep:
 
 @dataclass(frozen=True, slots=True)
 class RescaleStep:
-    """i32 → i32 by a ``ToWide`` rule. An u8 input holds indices: code = x_lo + x_step·index."""
+    """i32 → i32 by a ``ToWide`` rule. An u8 input holds indices: code = x_lo + x_step·index.
+
+    ``interval`` is the proven least and greatest integer of an i32 input.
+    """
 
     name: str
     x: Buffer
@@ -99,6 +103,7 @@ class RescaleStep:
     epilogue: ToWide
     x_lo: int = 0
     x_step: int = 1
+    interval: tuple[int, int] = INT32_INTERVAL
 
 
 @dataclass(frozen=True, slots=True)

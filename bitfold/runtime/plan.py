@@ -134,6 +134,13 @@ def index_rule(node: Thresholds, x: TensorType) -> ToIndices:
     return ToIndices(np.ascontiguousarray(table, dtype=np.int32), node.sign.astype(np.int32))
 
 
+def integer_interval(tensor: TensorType) -> tuple[int, int]:
+    """Proven least and greatest integer of a tensor."""
+    if isinstance(tensor, FloatTensor):
+        raise UnsupportedError("results are no integers")
+    return int(np.min(tensor.lo)), int(np.max(tensor.hi))
+
+
 class _Lowering:
     """Walks a graph once and collects steps over an arena in which nothing is reused yet."""
 
@@ -296,7 +303,8 @@ class _Lowering:
                 x, codes = self.place(node.x), self.codes(node.x)
                 wide, result = self.wide_epilogue(node)
                 out = self.define(result)
-                self.steps.append(RescaleStep(node.name, x, out, wide, *codes))
+                interval = integer_interval(self.graph.types[node.x])
+                self.steps.append(RescaleStep(node.name, x, out, wide, *codes, interval))
             case Thresholds():
                 x = self.integers(node.x, node.name)
                 rule = index_rule(node, self.graph.types[node.x])

@@ -14,6 +14,7 @@ from bitfold.ir import Grid
 from bitfold.kernels.layouts import TAKE_WIDE, conv_intervals, flush_quads
 from bitfold.kernels.layouts.common import byte_digits
 from bitfold.kernels.steps import (
+    INT32_INTERVAL,
     AddStep,
     ConvStep,
     CopyStep,
@@ -267,10 +268,24 @@ def test_a_rescale_row_equals_the_slow_step(row, channels, reach, seed):
     x, out = places.buffer((2, 3, channels), kind), places.buffer((2, 3, channels), "i32")
     other = places.buffer((2, 3, channels), "i32") if rng.integers(2) else None
     rule = draw_wide_rule(rng, -reach * 3, reach * 3, channels, add=other)
-    step = RescaleStep("r", x, out, rule, *((-3, 2) if kind == "u8" else (0, 1)))
+    interval = (-reach, reach) if rng.integers(4) else INT32_INTERVAL
+    step = RescaleStep("r", x, out, rule, *((-3, 2) if kind == "u8" else (0, 1)), interval)
     least = 0 if kind == "u8" else -reach
     inputs = [(x, least, reach)] + ([(other, -(2**29), 2**29)] if other else [])
     check([step], (x, inputs), force=row.symbol, arena_bytes=places.arena_bytes)
+
+
+@rows_of("rescale")
+@pytest.mark.parametrize("slope", [0, 1, 3])
+@pytest.mark.parametrize("shift", [0, 20])
+def test_what_is_cut_off_or_bent_need_not_fit_32_bits_before(row, slope, shift):
+    places, channels = Places(), 19
+    x, out = (places.buffer((2, 3, channels), "i32") for _ in range(2))
+    rule = ToWide(np.full(channels, 3 << shift), np.full(channels, -5), shift,
+                  negative_multiplier=np.full(channels, slope), negative_shift=4)  # fmt: skip
+    interval = (-(2**31), 2**29)
+    step = RescaleStep("r", x, out, rule, interval=interval)
+    check([step], (x, [(x, *interval)]), force=row.symbol, arena_bytes=places.arena_bytes)
 
 
 @rows_of("add")

@@ -18,7 +18,9 @@ enum bf_epilogue_kind { BF_TO_INDICES = 0, BF_TO_WIDE = 1, BF_TO_ACCUMULATORS = 
 /* How a block of 16 lanes evaluates its thresholds; all forms give the same indices. */
 enum bf_index_form { BF_COMPARE = 0, BF_LINE32 = 1, BF_LINE64 = 2 };
 
-/* How a fixed-point update is evaluated: proven to fit 32 bits, 32x32 -> 64 bits, 64 bits. */
+/* How a fixed-point update is evaluated: proven to fit 32 bits, 32x32 -> 64 bits, 64 bits. In the
+ * first two, y fits 32 bits before it is bent or cut off at 0.
+ */
 enum bf_wide_form { BF_WIDE32 = 0, BF_WIDE64 = 1, BF_WIDE_ANY = 2 };
 
 /* Per-lane arrays are padded to whole blocks of 16 lanes. */

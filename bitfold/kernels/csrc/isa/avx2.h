@@ -233,6 +233,25 @@ BF_INLINE __m256i bf_wide64(const bf_rule *rule, __m256i acc, size_t shift) {
   return bf_join(bf_shift64(sums.even, shift), bf_shift64(sums.odd, shift));
 }
 
+/* Constants of the bend at 0 on 8 lanes, which only some updates have. */
+typedef struct bf_bend {
+  __m256i multiplier;
+  bf_quads half;
+} bf_bend;
+
+BF_INLINE bf_bend bf_load_bend(const bf_epilogue *e, size_t lane) {
+  const __m256i half = _mm256_set1_epi64x(bf_round_bits(e->negative_shift));
+  return (bf_bend){bf_low_words(e->negative_multiplier + lane), {half, half}};
+}
+
+/* y, or (multiplier * y + half) >> shift where y < 0 */
+BF_INLINE __m256i bf_bent(const bf_bend *bend, __m256i y, size_t shift) {
+  const bf_quads sums = bf_line_sums(y, bend->multiplier, bend->half);
+  const __m256i bent = bf_join(bf_shift64(sums.even, shift), bf_shift64(sums.odd, shift));
+  return _mm256_castps_si256(
+      _mm256_blendv_ps(_mm256_castsi256_ps(y), _mm256_castsi256_ps(bent), _mm256_castsi256_ps(y)));
+}
+
 BF_INLINE void bf_finish_wide(const bf_step *step, uint8_t *arena, const bf_rows *rows,
                               const bf_wide_update update) {
   const bf_epilogue *e = &step->epilogue;
@@ -242,10 +261,20 @@ BF_INLINE void bf_finish_wide(const bf_step *step, uint8_t *arena, const bf_rows
   const int32_t *add = (const int32_t *)(const void *)(arena + e->add) + rows->at;
   int32_t *out = (int32_t *)(void *)(arena + step->out) + rows->at;
   const size_t has_add = e->has_add, pitch = step->o;
+  const size_t bends = e->negative_multiplier != NULL, bend_shift = e->negative_shift;
+  bf_bend bend_lo = {least, {least, least}}, bend_hi = bend_lo;
+  if (bends) {
+    bend_lo = bf_load_bend(e, rows->lane);
+    bend_hi = bf_load_bend(e, rows->lane + 8);
+  }
   for (size_t i = 0; i < num_pixels; i++) {
     const bf_pair x = bf_load16(rows->acc + i * rows->stride);
     bf_pair y = {_mm256_max_epi32(update(&lo, x.lo, shift), least),
                  _mm256_max_epi32(update(&hi, x.hi, shift), least)};
+    if (bends) {
+      y.lo = bf_bent(&bend_lo, y.lo, bend_shift);
+      y.hi = bf_bent(&bend_hi, y.hi, bend_shift);
+    }
     if (has_add) {
       const bf_pair other = bf_load16(add + i * pitch);
       y.lo = _mm256_add_epi32(y.lo, other.lo);
@@ -277,8 +306,7 @@ BF_INLINE void bf_finish_rows(const bf_step *step, uint8_t *arena, const bf_rows
     bf_finish_few(step, arena, rows, 2);
   } else if (e->kind == BF_TO_INDICES) {
     bf_finish_compare(step, arena, rows);
-  } else if (e->kind == BF_TO_ACCUMULATORS || e->wide_form == BF_WIDE_ANY ||
-             e->negative_multiplier) {
+  } else if (e->kind == BF_TO_ACCUMULATORS || e->wide_form == BF_WIDE_ANY) {
     bf_finish_any(step, arena, rows);
   } else if (e->wide_form == BF_WIDE32) {
     bf_finish_wide(step, arena, rows, bf_wide32);
