@@ -17,35 +17,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+from engines import GRIDS, Grid, random_graph
 
 from bitfold import Session
 from bitfold.benchmark import cpu_name
-from bitfold.export import fold_network
 from bitfold.files import write_atomically
-from bitfold.ir import IntGraph
 from bitfold.kernels import host_features
-from bitfold.models import NetSpec, Preprocessing, new_network
 
-# label: method, bits, weight grid
-GRIDS = {
-    "8,8": ("uniq", (8, 8), "odd"),
-    "T,2": ("pact-sawb", (2, 2), "narrow"),
-    "odd2,2": ("pact-sawb", (2, 2), "odd"),
-    "3,3": ("pact-sawb", (3, 3), "odd"),
-    "4,4": ("pact-sawb", (4, 4), "narrow"),
-}
 EIGHT = "8,8"
+LOW = ("T,2", "odd2,2", "3,3", "4,4")
+CHOSEN = (Grid(EIGHT, "uniq", (8, 8)), *(grid for grid in GRIDS if grid.label in LOW))
 Row = dict[str, object]
-
-
-def integer_graph(net: str, label: str, shape: tuple[int, int, int], classes: int) -> IntGraph:
-    """``net`` on a grid of ``GRIDS`` with random weights."""
-    method, bits, weight_grid = GRIDS[label]
-    spec = NetSpec(
-        net=net, method=method, bits=bits, weight_grid=weight_grid, input_shape=shape,
-        class_names=tuple(map(str, range(classes))), preprocessing=Preprocessing(124, 58),
-    )  # fmt: skip
-    return fold_network(new_network(spec, seed=0)).graph
 
 
 def race(sessions: Mapping[str, Session], image: np.ndarray, rounds: int) -> dict[str, list[float]]:
@@ -84,7 +66,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=25)
     words = parser.parse_args()
     shape = (words.size, words.size, 3)
-    graphs = {name: integer_graph(words.net, name, shape, words.classes) for name in GRIDS}
+    graphs = {
+        grid.label: random_graph(words.net, grid, shape=shape, classes=words.classes)
+        for grid in CHOSEN
+    }
     image = np.random.default_rng(0).integers(0, 256, (1, *shape), dtype=np.uint8)
     with ExitStack() as stack:
         forced = {

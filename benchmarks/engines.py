@@ -26,6 +26,7 @@ from pathlib import Path
 import bitfold
 from bitfold.benchmark import PEERS, BenchOptions, cpu_name, run_bench
 from bitfold.files import write_atomically
+from bitfold.ir import IntGraph
 from bitfold.kernels import host_features
 
 LARGE = ((224, 224, 3), 1000)
@@ -83,14 +84,13 @@ def cells() -> Iterator[tuple[str, Grid]]:
                 yield net, grid
 
 
-def write_model(net: str, grid: Grid, path: Path) -> None:
-    """The network with random weights as an ONNX file."""
+def random_graph(net: str, grid: Grid, *, shape: tuple[int, int, int], classes: int) -> IntGraph:
+    """The integer graph of the network with random weights."""
     # The engines' processes are apart from this one: torch does not count towards their memory.
-    from bitfold.export import fold_network, to_onnx
+    from bitfold.export import fold_network
     from bitfold.models import NetSpec, Preprocessing, new_network
     from bitfold.models.nets.catalogue import count_genes
 
-    shape, classes = NETWORKS[net]
     fields = {
         "net": net,
         "method": grid.method,
@@ -103,7 +103,15 @@ def write_model(net: str, grid: Grid, path: Path) -> None:
     }
     genes = count_genes(NetSpec(**fields)) if grid.method == "basq" else 0
     spec = NetSpec(**fields, genome=tuple(i % BRANCHES for i in range(genes)))
-    to_onnx(fold_network(new_network(spec, seed=0)).graph, path)
+    return fold_network(new_network(spec, seed=0)).graph
+
+
+def write_model(net: str, grid: Grid, path: Path) -> None:
+    """The network with random weights as an ONNX file."""
+    from bitfold.export import to_onnx
+
+    shape, classes = NETWORKS[net]
+    to_onnx(random_graph(net, grid, shape=shape, classes=classes), path)
 
 
 def race(net: str, grid: Grid, options: BenchOptions, *, own: bool) -> Row:
@@ -193,8 +201,8 @@ def layers(row: Row) -> str:
     """Markdown: the convolutions of one row of the results, with the machine's peak."""
     peak = row["peak"]
     lines = [
-        f"Peak ({peak['isa']}): {peak['macs_per_cycle']:.1f} MAC a cycle of 1 / "
-        f"{peak['clock_ghz']:.2f} ns.",
+        f"Peak ({peak['isa']}): {peak['macs_per_cycle']:.1f} MAC a cycle at "
+        f"{peak['clock_ghz']:.2f} GHz.",
         "",
         "| layer | kernel | ms | MAC a cycle | of the peak |",
         "|---|---|---|---|---|",
