@@ -41,6 +41,13 @@ class PackedStep:
     extra: tuple[str, dict[str, FieldValue]] | None = None
 
 
+def constant_bytes(packed: PackedStep) -> int:
+    """Bytes of the weights, and of the tables beside them."""
+    tables = packed.extra[1].values() if packed.extra is not None else ()
+    arrays = (packed.fields.get("weight"), *tables)
+    return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+
+
 @dataclass(frozen=True, slots=True)
 class PackedProgram:
     """All steps of a plan, packed for the rows named by ``symbols``; ``reasons``: why those rows.

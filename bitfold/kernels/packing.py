@@ -15,7 +15,8 @@ the weights of one block. Its layouts, outermost index first:
 
 * ``direct``      [kernel row][quad][16 lanes][4]: int8. A quad is four consecutive bytes of the
   input row of kernel_w · C bytes; the last quad of a row is filled up with zero weights.
-* ``direct_wide`` [kernel row][quad][even, odd][16 lanes][2]: int16; elements 0, 2 then 1, 3.
+* ``direct_wide`` [kernel row][pair][16 lanes][2]: int16. A pair is two consecutive
+  indices of the row, read as 16-bit words.
 * ``packed``      ``direct`` as fields of weight indices, filled up to a multiple of 256.
 * ``bitserial``   [plane][kernel row][32-bit word][16 lanes]: planes of the weight indices, or of
   other bits (layouts/bitserial.py), over a kernel row of pixels of C bits rounded up to bytes.
@@ -24,21 +25,16 @@ the weights of one block. Its layouts, outermost index first:
   lane i, byte 2i + 1 lane i of the upper half.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
-from bitfold.ir import Grid
-
 LANES = 16
-QUAD = 4
+QUAD, PAIR = 4, 2
 WORD_BITS = 64
 
 UInt64Array = NDArray[np.uint64]
 ByteArray = NDArray[np.uint8]
 WeightArray = NDArray[np.int8]
-PanelArray = NDArray[np.int8] | NDArray[np.int16] | NDArray[np.uint32]
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -97,22 +93,25 @@ def to_blocks(values: NDArray[np.generic], *, groups: int) -> NDArray[np.generic
     return np.ascontiguousarray(blocks.swapaxes(1, 2))
 
 
-def direct_panels(weight: WeightArray, *, groups: int, grid: Grid) -> PanelArray:
+def direct_panels(weight: WeightArray, *, groups: int) -> NDArray[np.int8]:
     """Layout ``direct`` of codes (O, KH, KW, C/groups): (blocks, KH, quads, 16, 4) int8."""
+    return _runs(weight, groups=groups, length=QUAD).astype(np.int8)
+
+
+def direct_wide_panels(weight: NDArray[np.int16], *, groups: int) -> NDArray[np.int16]:
+    """Layout ``direct_wide`` of weights (O, KH, KW, C/groups): (blocks, KH, pairs, 16, 2) int16."""
+    return _runs(weight, groups=groups, length=PAIR).astype(np.int16)
+
+
+def _runs(weight: NDArray[np.generic], *, groups: int, length: int) -> NDArray[np.generic]:
+    """Weights (O, KH, KW, C/groups) as (blocks, KH, runs, 16, length), rows filled up with 0."""
     num_out, rows, columns, depth = weight.shape
-    run = columns * depth
-    flat = np.zeros((num_out, rows, round_up(run, QUAD)), dtype=np.int8)
-    flat[:, :, :run] = weight.reshape(num_out, rows, run)
+    row = columns * depth
+    flat = np.zeros((num_out, rows, round_up(row, length)), dtype=weight.dtype)
+    flat[:, :, :row] = weight.reshape(num_out, rows, row)
     lanes = to_lanes(flat, groups=groups)
-    blocks = lanes.reshape(-1, LANES, rows, lanes.shape[2] // QUAD, QUAD)
-    return np.ascontiguousarray(blocks.transpose(0, 2, 3, 1, 4)).astype(np.int8)
-
-
-def direct_wide_panels(weight: WeightArray, *, groups: int, grid: Grid) -> PanelArray:
-    """Layout ``direct_wide`` of codes (O, KH, KW, C/groups): (blocks, KH, quads, 2, 16, 2)."""
-    panels = direct_panels(weight, groups=groups, grid=grid).astype(np.int16)
-    halves = panels.reshape(*panels.shape[:-1], 2, 2)  # element 2a + b at [a, b]
-    return np.ascontiguousarray(np.moveaxis(halves, -1, 3))
+    blocks = lanes.reshape(-1, LANES, rows, lanes.shape[2] // length, length)
+    return np.ascontiguousarray(blocks.transpose(0, 2, 3, 1, 4))
 
 
 def bitserial_panels(planes: ByteArray, *, groups: int) -> NDArray[np.uint32]:
@@ -127,9 +126,3 @@ def bitserial_panels(planes: ByteArray, *, groups: int) -> NDArray[np.uint32]:
     lanes = to_lanes(words.reshape(num_out, count, -1), groups=groups)
     blocks = lanes.reshape(-1, LANES, *lanes.shape[1:])
     return np.ascontiguousarray(np.moveaxis(blocks, 1, -1)).astype(np.uint32)
-
-
-PANELS: dict[str, Callable[..., PanelArray]] = {
-    "direct": direct_panels,
-    "direct_wide": direct_wide_panels,
-}

@@ -19,6 +19,7 @@ BYTES = (1, 4, 4)  # of an element, by C's bf_element
 MAX_SHIFT = 63
 TO_INDICES, TO_WIDE, TO_ACCUMULATORS = 0, 1, 2
 WIDE_SUMS, BOUND_SUMS = 0, 2  # forms of layout depthwise
+WORD_BYTES = 2
 PLANES_STORED = {1: 1, 2: 2}  # by C's bf_plane_op; BF_PLANE_AND stores those of the index
 TAPS = 3
 
@@ -207,20 +208,27 @@ def _blocks(s: _Struct) -> int:
     return s.size("groups") * s.size("group_lanes") // LANES
 
 
-def _quads(checked: _Checked) -> int:
-    """Quads of all segments, which must not leave the window's rows."""
+def _quads(checked: _Checked, element_bytes: int = 1) -> int:
+    """Quads of bytes of all segments, which must not leave the window's rows."""
     s = checked.step
     kernel_h, kernel_w, group_c, padded_w = s.sizes("kernel_h kernel_w group_c padded_w")
-    reach = (kernel_h - 1) * padded_w * group_c + _round_up(kernel_w * group_c, QUAD)
+    pixel = group_c * element_bytes
+    reach = (kernel_h - 1) * padded_w * pixel + _round_up(kernel_w * pixel, QUAD)
     ends = [segment.offset + QUAD * segment.num_quads for segment in checked.packed.segments]
     _require(bool(ends) and max(ends) <= reach, "a segment leaves its window")
     return sum(segment.num_quads for segment in checked.packed.segments)
 
 
 def _direct(checked: _Checked, copied: int) -> Needs:
-    wide = 2 if checked.row.layout == "direct_wide" else 1
     digits, scratch = max(1, checked.step.size("digits")), copied + SLACK_BYTES if copied else 0
-    return _blocks(checked.step), digits * wide * QUAD_BYTES * _quads(checked), scratch
+    return _blocks(checked.step), digits * QUAD_BYTES * _quads(checked), scratch
+
+
+def _direct_wide(checked: _Checked, copied: int) -> Needs:
+    _require(copied > 0, "words need a copy")
+    digits = max(1, checked.step.size("digits"))
+    panel_bytes = digits * QUAD_BYTES * _quads(checked, WORD_BYTES)
+    return _blocks(checked.step), panel_bytes, WORD_BYTES * copied + SLACK_BYTES
 
 
 def _packed(checked: _Checked, copied: int) -> Needs:
@@ -329,7 +337,7 @@ _OPS: Mapping[str, Callable[[_Checked], None]] = {
 }
 _LAYOUTS: Mapping[str, Callable[[_Checked, int], Needs]] = {
     "direct": _direct,
-    "direct_wide": _direct,
+    "direct_wide": _direct_wide,
     "direct_bytes": _direct,
     "direct_signed": _direct,
     "packed": _packed,

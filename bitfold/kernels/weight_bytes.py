@@ -1,7 +1,6 @@
 """How much memory the weights of a step take in a row's own layout."""
 
-import numpy as np
-
+from bitfold.kernels.packed_step import constant_bytes
 from bitfold.kernels.registry import kernel_rows
 from bitfold.kernels.steps import ConvStep
 
@@ -16,7 +15,4 @@ def packed_weight_bytes(step: ConvStep, symbol: str) -> int:
         return step.weight.nbytes
     from bitfold.kernels.c_steps import pack_step
 
-    packed = pack_step(step, row)
-    weight = packed.fields.get("weight")
-    tables = packed.extra[1].values() if packed.extra is not None else ()
-    return sum(value.nbytes for value in (weight, *tables) if isinstance(value, np.ndarray))
+    return constant_bytes(pack_step(step, row))

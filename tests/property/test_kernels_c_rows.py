@@ -13,6 +13,7 @@ from bitfold.errors import UsageError
 from bitfold.ir import Grid
 from bitfold.kernels.layouts import TAKE_WIDE, conv_intervals, flush_quads
 from bitfold.kernels.layouts.common import byte_digits
+from bitfold.kernels.layouts.direct_wide import word_digits
 from bitfold.kernels.steps import (
     INT32_INTERVAL,
     AddStep,
@@ -187,11 +188,16 @@ def test_wide_weights_equal_the_slow_step(row, geometry, x_grid, bits, epilogue,
     check([step], (inputs[0][0], inputs), force=row.symbol, arena_bytes=arena_bytes)
 
 
-@pytest.mark.parametrize("value", [128, -129, 32639, 32640, -32897, 2**23 - 1, 2**31 - 1, -(2**31)])
-def test_digits_of_bytes_make_the_weight(value):
-    digits = byte_digits(np.array([0, value, 7], np.int32))
-    assert all(digit.dtype == np.int8 for digit in digits)
-    places = (digit.astype(object) * 256**k for k, digit in enumerate(reversed(digits)))
+@pytest.mark.parametrize(
+    ("split", "dtype", "base"), [(byte_digits, np.int8, 2**8), (word_digits, np.int16, 2**16)]
+)
+@pytest.mark.parametrize(
+    "value", [128, -129, 32639, 32640, 32767, 32768, -32769, 2**23 - 1, 2**31 - 1, -(2**31)]
+)
+def test_digits_make_the_weight(split, dtype, base, value):
+    digits = split(np.array([0, value, 7], np.int32))
+    assert all(digit.dtype == dtype for digit in digits)
+    places = (digit.astype(object) * base**k for k, digit in enumerate(reversed(digits)))
     assert sum(places).tolist() == [0, value, 7]
     assert digits[0].any()
 

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitfold.ir import Grid
 from bitfold.kernels.packing import (
     LANES,
     bitserial_panels,
@@ -43,7 +42,7 @@ def weight():
 
 
 def test_a_direct_panel_holds_four_consecutive_bytes_of_a_row_for_each_lane(weight):
-    panels = direct_panels(weight, groups=1, grid=Grid.narrow(4))
+    panels = direct_panels(weight, groups=1)
     assert panels.shape == (2, 2, 3, LANES, 4)
     rows = weight.reshape(18, 2, 9)
     assert panels[1, 1, 1, 1].tolist() == rows[17, 1, 4:8].tolist()
@@ -51,12 +50,13 @@ def test_a_direct_panel_holds_four_consecutive_bytes_of_a_row_for_each_lane(weig
     assert not panels[1, :, :, 2:].any()
 
 
-def test_a_wide_panel_holds_even_bytes_then_odd_bytes(weight):
-    panels = direct_wide_panels(weight, groups=1, grid=Grid.narrow(4))
-    assert panels.dtype == np.int16
-    rows = weight.reshape(18, 2, 9)
-    assert panels[0, 1, 1, 0, 5].tolist() == [rows[5, 1, 4], rows[5, 1, 6]]
-    assert panels[0, 1, 1, 1, 5].tolist() == [rows[5, 1, 5], rows[5, 1, 7]]
+def test_a_wide_panel_holds_two_consecutive_words_of_a_row_for_each_lane(weight):
+    panels = direct_wide_panels(300 * weight.astype(np.int16), groups=1)
+    assert panels.shape == (2, 2, 5, LANES, 2)
+    rows = 300 * weight.reshape(18, 2, 9).astype(int)
+    assert panels[0, 1, 1, 5].tolist() == rows[5, 1, 2:4].tolist()
+    assert panels[1, 0, 4, 1].tolist() == [rows[17, 0, 8], 0]
+    assert not panels[1, :, :, 2:].any()
 
 
 def test_a_bitserial_panel_holds_rows_of_pixels_of_whole_bytes(weight):

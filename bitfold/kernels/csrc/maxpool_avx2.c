@@ -32,42 +32,33 @@ BF_INLINE void bf_store_vector(uint8_t *out, __m256i value, size_t count) {
   }
 }
 
-/* Maximum of one column of the window, from its first row's byte. */
-BF_INLINE __m256i bf_max_column(const uint8_t *x, size_t num_rows, size_t pitch,
-                                const size_t is_wide) {
+/* Maximum of the rows and columns of `window`, in one register of channels at `x`. */
+BF_INLINE __m256i bf_max_window(const uint8_t *x, const bf_clip *window, size_t pitch,
+                                size_t pixel_bytes, const size_t is_wide) {
   __m256i best = bf_load_vector(x);
-  for (size_t i = 1; i < num_rows; i++) {
-    best = bf_max_vector(best, bf_load_vector(x + i * pitch), is_wide);
+  for (size_t i = window->rows.begin; i < window->rows.end; i++) {
+    for (size_t j = 0; j < window->columns.end - window->columns.begin; j++) {
+      best = bf_max_vector(best, bf_load_vector(x + j * pixel_bytes), is_wide);
+    }
+    x += pitch;
   }
   return best;
 }
 
-/* One row of outputs in one register of channels, which begins at byte `at` of every pixel. A
- * column that two neighbouring windows share is not read twice where windows overlap by one.
- */
-BF_INLINE void bf_max_row(const bf_step *step, uint8_t *arena, size_t row, size_t at,
-                          const size_t is_wide) {
+/* One row of outputs, pixel by pixel: neighbouring bytes are read together. */
+BF_INLINE void bf_max_row(const bf_step *step, uint8_t *arena, size_t row, const size_t is_wide) {
   const size_t pixel_bytes = step->c * (is_wide ? 4 : 1), pitch = step->w * pixel_bytes;
-  const bf_span rows = bf_clip_edge(row * step->stride_h, step->kernel_h, step->top, step->h);
-  const uint8_t *x = arena + step->x + rows.begin * pitch + at;
-  uint8_t *out = arena + step->out + row * step->ow * pixel_bytes + at;
-  const size_t num_rows = rows.end - rows.begin;
-  const size_t overlaps = step->kernel_w == step->stride_w + 1;
-  __m256i last = _mm256_setzero_si256();
-  size_t known = SIZE_MAX; /* the column that `last` is the maximum of */
+  bf_clip window = {.rows = bf_clip_edge(row * step->stride_h, step->kernel_h, step->top, step->h)};
+  const uint8_t *x = arena + step->x + window.rows.begin * pitch;
+  uint8_t *out = arena + step->out + row * step->ow * pixel_bytes;
   for (size_t column = 0; column < step->ow; column++) {
-    const bf_span span = bf_clip_edge(column * step->stride_w, step->kernel_w, step->left, step->w);
-    __m256i best = last;
-    size_t j = span.begin;
-    if (!overlaps || j != known) {
-      best = bf_max_column(x + j * pixel_bytes, num_rows, pitch, is_wide);
+    window.columns = bf_clip_edge(column * step->stride_w, step->kernel_w, step->left, step->w);
+    const uint8_t *first = x + window.columns.begin * pixel_bytes;
+    for (size_t at = 0; at < pixel_bytes; at += 32) {
+      const __m256i best = bf_max_window(first + at, &window, pitch, pixel_bytes, is_wide);
+      bf_store_vector(out + at, best, pixel_bytes - at);
     }
-    for (j++; j < span.end; j++) {
-      last = bf_max_column(x + j * pixel_bytes, num_rows, pitch, is_wide);
-      best = bf_max_vector(best, last, is_wide);
-      known = j;
-    }
-    bf_store_vector(out + column * pixel_bytes, best, pixel_bytes - at);
+    out += pixel_bytes;
   }
 }
 
@@ -77,15 +68,11 @@ void bf_maxpool_dense__avx2(const bf_step *restrict step, uint8_t *restrict aren
 void bf_maxpool_dense__avx2(const bf_step *restrict step, uint8_t *restrict arena,
                             const bf_share *restrict share) {
   const bf_span rows = bf_part(step->oh, share);
-  const size_t is_wide = step->x_kind == BF_I32;
-  const size_t pixel_bytes = step->c * (is_wide ? 4 : 1);
   for (size_t row = rows.begin; row < rows.end; row++) {
-    for (size_t at = 0; at < pixel_bytes; at += 32) {
-      if (is_wide) {
-        bf_max_row(step, arena, row, at, 1);
-      } else {
-        bf_max_row(step, arena, row, at, 0);
-      }
+    if (step->x_kind == BF_I32) {
+      bf_max_row(step, arena, row, 1);
+    } else {
+      bf_max_row(step, arena, row, 0);
     }
   }
 }

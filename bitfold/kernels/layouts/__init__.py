@@ -9,6 +9,7 @@ from bitfold.kernels.layouts.dictionary import DictionaryLayout
 from bitfold.kernels.layouts.direct import DirectLayout
 from bitfold.kernels.layouts.direct_bytes import DirectBytesLayout
 from bitfold.kernels.layouts.direct_signed import DirectSignedLayout
+from bitfold.kernels.layouts.direct_wide import DirectWideLayout
 from bitfold.kernels.layouts.packed import PackedLayout
 from bitfold.kernels.layouts.vector import VectorLayout
 from bitfold.kernels.layouts.winograd import WinogradLayout
@@ -37,8 +38,8 @@ class Layout(Protocol):
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
-        DirectLayout("direct"),
-        DirectLayout("direct_wide"),
+        DirectLayout(),
+        DirectWideLayout(),
         BitserialLayout(),
         PackedLayout(),
         DictionaryLayout(),

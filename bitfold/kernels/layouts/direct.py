@@ -1,9 +1,9 @@
-"""Layouts ``direct`` and ``direct_wide``: 16 channels times quads of input bytes (packing.py).
+"""Layout ``direct``: 16 channels times quads of input bytes (packing.py).
 
 Weights of more than 8 bits lie in panels of their own for each digit.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from bitfold.kernels.layouts.common import (
     flush_quads,
 )
 from bitfold.kernels.packed_step import PackedStep, Segment
-from bitfold.kernels.packing import PANELS, QUAD, round_up
+from bitfold.kernels.packing import QUAD, direct_panels, round_up
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import ConvStep
 
@@ -32,11 +32,10 @@ MAX_SIGNED_LEVELS = 128
 NO_LIMIT = 2**31
 
 
-@dataclass(frozen=True, slots=True)
 class DirectLayout:
-    """Panels of int8 (``direct``) or int16 (``direct_wide``) weights, and flushes between sums."""
+    """Panels of int8 weights, and flushes between sums."""
 
-    name: str
+    name = "direct"
 
     def fits(self, step: ConvStep, row: Row) -> bool:
         """Whether ``row`` is exact on ``step``: 16-bit products must not saturate."""
@@ -46,12 +45,12 @@ class DirectLayout:
 
     def fits_every_step(self, row: Row) -> bool:
         """Whether ``row`` is exact whatever the step."""
-        return self.name != "direct" or row.isa not in SIXTEEN_BIT_ISAS + SEVEN_BIT_ISAS
+        return row.isa not in SIXTEEN_BIT_ISAS + SEVEN_BIT_ISAS
 
     def pack(self, step: ConvStep, row: Row) -> PackedStep:
         """Panels, segments and a scratch area for the padded copy."""
         digits = byte_digits(step.weight)
-        layers = [PANELS[self.name](d, groups=step.groups, grid=step.weight_grid) for d in digits]
+        layers = [direct_panels(digit, groups=step.groups) for digit in digits]
         panels = np.stack(layers, axis=1)
         segments = conv_segments(step, NO_LIMIT if row.isa in WIDE_SUM_ISAS else None)
         fields = conv_fields(step)

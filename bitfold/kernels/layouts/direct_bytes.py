@@ -28,7 +28,7 @@ class DirectBytesLayout:
 
     def pack(self, step: ConvStep, row: Row) -> PackedStep:
         """As ``direct``, with more flushes."""
-        packed = DirectLayout("direct").pack(step, row)
+        packed = DirectLayout().pack(step, row)
         segments = conv_segments(step, byte_quads(step))
         flushes = int(any(segment.flush for segment in segments))
         return replace(packed, fields=packed.fields | {"has_flushes": flushes}, segments=segments)

@@ -29,7 +29,7 @@ class DirectSignedLayout:
 
     def pack(self, step: ConvStep, row: Row) -> PackedStep:
         """As ``direct``, with bias + 128 · x_step · Σ w modulo 2^32."""
-        packed = DirectLayout("direct").pack(step, row)
+        packed = DirectLayout().pack(step, row)
         segments = conv_segments(step, signed_quads(step, row))
         codes = step.weight.reshape(len(step.weight), -1).astype(np.int64)
         shift = to_lanes(OFFSET * step.x_grid.step * codes.sum(1), groups=step.groups)

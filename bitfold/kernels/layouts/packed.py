@@ -65,9 +65,7 @@ class PackedLayout:
 def panel_indices(step: ConvStep) -> NDArray[np.uint8]:
     """Indices (blocks, n) of the panels of ``direct``, n filled up to a multiple of 256."""
     grid: Grid = step.weight_grid
-    panels = direct_panels(step.weight.astype(np.int8), groups=step.groups, grid=grid).astype(
-        np.int16
-    )
+    panels = direct_panels(step.weight.astype(np.int8), groups=step.groups).astype(np.int16)
     codes = panels.reshape(len(panels), -1)
     # Lanes past the last channel hold zeros, which need not be a code: any will do.
     indices = np.clip((codes - grid.lo) // grid.step, 0, grid.levels - 1).astype(np.uint8)

@@ -1,6 +1,6 @@
 """The row of each step: timed, remembered, forced, or the only one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 from bitfold.errors import UsageError
 from bitfold.kernels.c_library import Library
 from bitfold.kernels.c_steps import OPS, pack_step, row_fits
-from bitfold.kernels.packed_step import PackedStep
+from bitfold.kernels.packed_step import PackedStep, constant_bytes
 from bitfold.kernels.rows import Row
 from bitfold.kernels.steps import ConvStep, Step
 from bitfold.kernels.tuning.cache import Memory, Times, cache_folder
@@ -18,6 +18,7 @@ from bitfold.kernels.tuning.mode import TuneMode
 from bitfold.kernels.tuning.trial import Trial
 
 NS_PER_US = 1000
+AS_QUICK = 110  # percent of the least time; those of trials on a busy machine differ by more
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,8 @@ class Chooser:
         layer = layer_key(step)
         known = memory.recall(layer)
         if known is not None and known.keys() == {row.symbol for row in rivals}:
-            row = _winner(rivals, known)
-            return Pick(row, pack_step(step, row), f"remembered: {_ranking(rivals, known)}")
+            near = {row: pack_step(step, row) for row in _as_quick(rivals, known)}
+            return _smallest(near, rivals, known, how="remembered")
         if self._mode == "cached":
             return Pick(rivals[0], pack_step(step, rivals[0]), "the first row that fits; not timed")
         library, arena_bytes, weight_bytes = self._trial
@@ -97,16 +98,26 @@ class Chooser:
         trial = Trial(library, arena_bytes=arena_bytes, swept_bytes=others)
         times = trial.time(step, rivals, tuple(packed.values()))
         memory.learn(layer, times)
-        row = _winner(rivals, times)
-        return Pick(row, packed[row], f"timed: {_ranking(rivals, times)}")
+        near = {row: packed[row] for row in _as_quick(rivals, times)}
+        return _smallest(near, rivals, times, how="timed")
 
 
-def _winner(rows: Sequence[Row], times: Times) -> Row:
-    return min(rows, key=lambda row: times[row.symbol])
+def _as_quick(rows: Sequence[Row], times: Times) -> list[Row]:
+    """The fastest of ``rows`` and those that no trial could tell from it, fastest first."""
+    ordered = sorted(rows, key=lambda row: times[row.symbol])
+    least = times[ordered[0].symbol]
+    return [row for row in ordered if 100 * times[row.symbol] <= AS_QUICK * least]
 
 
-def _ranking(rows: Sequence[Row], times: Times) -> str:
-    """``812.4 µs against packed:avx2's 901.0 µs``: the winner's time, and the next best."""
-    first, second = sorted(rows, key=lambda row: times[row.symbol])[:2]
-    ours, theirs = (times[row.symbol] / NS_PER_US for row in (first, second))
-    return f"{ours:.1f} µs against {second.layout}:{second.isa}'s {theirs:.1f} µs"
+def _smallest(
+    near: Mapping[Row, PackedStep], rows: Sequence[Row], times: Times, *, how: str
+) -> Pick:
+    """The row of ``near`` whose constants take the least memory.
+
+    Its reason: ``timed: 812.4 µs against packed:avx2's 901.0 µs``, the best of the others.
+    """
+    row = min(near, key=lambda each: constant_bytes(near[each]))
+    second = min((each for each in rows if each != row), key=lambda each: times[each.symbol])
+    ours, theirs = (times[each.symbol] / NS_PER_US for each in (row, second))
+    reason = f"{how}: {ours:.1f} µs against {second.layout}:{second.isa}'s {theirs:.1f} µs"
+    return Pick(row, near[row], reason if ours <= theirs else f"{reason}, in less memory")

@@ -45,7 +45,7 @@ static inline void bf_advance(const bf_step *restrict step, bf_cursor *restrict 
 
 enum { BF_MAX_TILE_SUMS = 2 * BF_MAX_PIXELS * BF_LANES };
 
-/* One tile, digit after digit of the weights: sums = 256 * sums of higher digits + sums. */
+/* One tile, digit after digit of the weights; a tile adds its sums to those of higher digits. */
 static inline __attribute__((always_inline)) void bf_convolve_tile(const bf_step *restrict step,
                                                                    uint8_t *restrict arena,
                                                                    bf_tile_place *restrict place,
@@ -99,7 +99,19 @@ static inline bf_tile_place bf_block_place(const bf_step *restrict step, size_t 
                          .at = group * step->group_o + o};
 }
 
-/* The share's blocks of 16 channels and rows. */
+/* Blocks of 16 channels and rows of outputs, from a padded input. */
+static inline __attribute__((always_inline)) void bf_convolve_part(
+    const bf_step *restrict step, uint8_t *restrict arena, const uint8_t *restrict input,
+    const bf_conv_part *restrict part, const bf_tile_kernel tile, const size_t tile_pixels) {
+  for (size_t block = part->blocks.begin; block < part->blocks.end; block++) {
+    bf_tile_place place = bf_block_place(step, block);
+    place.at += part->rows.begin * step->ow * step->o;
+    bf_convolve_block(step, arena, input + place.group * bf_image_bytes(step), part->rows, place,
+                      tile, tile_pixels);
+  }
+}
+
+/* The share's blocks and rows. */
 static inline __attribute__((always_inline)) void bf_convolve(const bf_step *restrict step,
                                                               uint8_t *restrict arena,
                                                               const bf_share *restrict share,
@@ -107,12 +119,7 @@ static inline __attribute__((always_inline)) void bf_convolve(const bf_step *res
                                                               const size_t tile_pixels) {
   const bf_conv_part part = bf_part_of_conv(step, share);
   const uint8_t *input = bf_padded_input(step, arena, share, &part);
-  for (size_t block = part.blocks.begin; block < part.blocks.end; block++) {
-    bf_tile_place place = bf_block_place(step, block);
-    place.at += part.rows.begin * step->ow * step->o;
-    bf_convolve_block(step, arena, input + place.group * bf_image_bytes(step), part.rows, place,
-                      tile, tile_pixels);
-  }
+  bf_convolve_part(step, arena, input, &part, tile, tile_pixels);
 }
 
 #endif

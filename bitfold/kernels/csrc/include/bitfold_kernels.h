@@ -158,7 +158,7 @@ struct bf_step {
   size_t fill; /* index of code 0 */
   const void *weight;
   size_t panel_bytes; /* of one block of 16 output channels, all digits */
-  size_t digits;      /* of wide weights, base 256, one panel each, the highest first; 0 as 1 */
+  size_t digits;      /* of wide weights, one panel each, the highest first; 0 as 1 */
   const int32_t *bias;
   const bf_segment *segments;
   size_t num_segments;

@@ -5,7 +5,10 @@
 #include "generic/conv2d_direct.h"
 #include "isa/avx2.h"
 
-enum { BF_SHORT_PIXELS = 6, BF_WIDE_PIXELS = 4 };
+enum { BF_SHORT_PIXELS = 6 };
+
+/* Bits of a digit of wide weights. */
+enum { BF_BYTE_DIGITS = 8, BF_WORD_DIGITS = 16 };
 
 /* Four input bytes in every 32-bit lane. */
 BF_INLINE __m256i bf_broadcast_quad(const uint8_t *p) {
@@ -14,28 +17,28 @@ BF_INLINE __m256i bf_broadcast_quad(const uint8_t *p) {
   return _mm256_set1_epi32(quad);
 }
 
-/* 256 * higher + sum, in place of both. */
-BF_INLINE void bf_add_digit(bf_pair *sum, int32_t *higher) {
+/* 2^digit_bits * higher + sum, in place of both. */
+BF_INLINE void bf_add_digit(bf_pair *sum, int32_t *higher, const int digit_bits) {
   const bf_pair above = bf_load16(higher);
-  sum->lo = _mm256_add_epi32(_mm256_slli_epi32(above.lo, 8), sum->lo);
-  sum->hi = _mm256_add_epi32(_mm256_slli_epi32(above.hi, 8), sum->hi);
+  sum->lo = _mm256_add_epi32(_mm256_slli_epi32(above.lo, digit_bits), sum->lo);
+  sum->hi = _mm256_add_epi32(_mm256_slli_epi32(above.hi, digit_bits), sum->hi);
   bf_store_wide(*sum, BF_LANES, higher);
 }
 
 /* acc = bias + x_step * sum, then the epilogue; of wide weights behind the last digit. */
 BF_INLINE void bf_finish_tile(const bf_step *step, uint8_t *arena, const bf_tile_place *place,
-                              bf_pair *sums, const size_t tile_pixels) {
+                              bf_pair *sums, const int digit_bits) {
   int32_t acc[BF_SHORT_PIXELS * BF_LANES];
   const bf_pair bias = bf_load16(step->bias + place->lane);
   const __m256i x_step = _mm256_set1_epi32(step->x_step);
   const int scaled = step->x_step != 1;
-  for (size_t i = 0; place->higher && i < tile_pixels; i++) {
-    bf_add_digit(&sums[i], place->higher + i * BF_LANES);
+  for (size_t i = 0; place->higher && i < BF_SHORT_PIXELS; i++) {
+    bf_add_digit(&sums[i], place->higher + i * BF_LANES, digit_bits);
   }
   if (place->digits_left) {
     return;
   }
-  for (size_t i = 0; i < tile_pixels; i++) {
+  for (size_t i = 0; i < BF_SHORT_PIXELS; i++) {
     const __m256i lo = scaled ? _mm256_mullo_epi32(sums[i].lo, x_step) : sums[i].lo;
     const __m256i hi = scaled ? _mm256_mullo_epi32(sums[i].hi, x_step) : sums[i].hi;
     const bf_pair total = {_mm256_add_epi32(lo, bias.lo), _mm256_add_epi32(hi, bias.hi)};
@@ -50,8 +53,7 @@ BF_INLINE void bf_finish_tile(const bf_step *step, uint8_t *arena, const bf_tile
   bf_finish_rows(step, arena, &rows);
 }
 
-#define BF_EACH_OF_4(f) f(0) f(1) f(2) f(3)
-#define BF_EACH_OF_6(f) BF_EACH_OF_4(f) f(4) f(5)
+#define BF_EACH_OF_6(f) f(0) f(1) f(2) f(3) f(4) f(5)
 
 #define BF_SHORT_ZERO(i) __m256i lo##i = zero, hi##i = zero;
 
@@ -100,39 +102,36 @@ BF_INLINE void bf_tile_short(const bf_step *restrict step, uint8_t *restrict are
   } else {
     BF_EACH_OF_6(BF_SHORT_LAST)
   }
-  bf_finish_tile(step, arena, place, sums, BF_SHORT_PIXELS);
+  bf_finish_tile(step, arena, place, sums, BF_BYTE_DIGITS);
 }
 
-/* x (u8) as even and odd words, times int16 weights: even bytes' lanes, then odd bytes' */
-#define BF_WIDE_QUAD(i)                                                                    \
-  x = bf_broadcast_quad(x##i + at);                                                        \
-  odd = _mm256_srli_epi16(x, 8);                                                           \
-  x = _mm256_and_si256(x, low_bytes);                                                      \
-  lo##i = _mm256_add_epi32(lo##i, _mm256_madd_epi16(x, _mm256_loadu_si256(weight)));       \
-  hi##i = _mm256_add_epi32(hi##i, _mm256_madd_epi16(x, _mm256_loadu_si256(weight + 1)));   \
-  lo##i = _mm256_add_epi32(lo##i, _mm256_madd_epi16(odd, _mm256_loadu_si256(weight + 2))); \
-  hi##i = _mm256_add_epi32(hi##i, _mm256_madd_epi16(odd, _mm256_loadu_si256(weight + 3)));
+#define BF_WIDE_QUAD(i)                                        \
+  x = bf_broadcast_quad(x##i + at);                            \
+  lo##i = _mm256_add_epi32(lo##i, _mm256_madd_epi16(x, w_lo)); \
+  hi##i = _mm256_add_epi32(hi##i, _mm256_madd_epi16(x, w_hi));
 
 #define BF_WIDE_LAST(i) sums[i] = (bf_pair){lo##i, hi##i};
 
-/* Products in 32 bits, for operands too large for bf_tile_short. */
+/* Products in 32 bits, of words: for operands too large for bf_tile_short. */
 BF_INLINE void bf_tile_wide(const bf_step *restrict step, uint8_t *restrict arena,
                             const bf_tile_place *restrict place) {
-  const __m256i zero = _mm256_setzero_si256(), low_bytes = _mm256_set1_epi16(0xff);
+  const __m256i zero = _mm256_setzero_si256();
   const __m256i *weight = place->panel;
-  bf_pair sums[BF_WIDE_PIXELS];
-  BF_EACH_OF_4(BF_SHORT_ZERO)
+  bf_pair sums[BF_SHORT_PIXELS];
+  BF_EACH_OF_6(BF_SHORT_ZERO)
   for (size_t s = 0; s < step->num_segments; s++) {
     const bf_segment segment = step->segments[s];
-    BF_EACH_OF_4(BF_SHORT_POINTER)
+    BF_EACH_OF_6(BF_SHORT_POINTER)
     for (size_t at = 0; at < 4 * segment.num_quads; at += 4) {
-      __m256i x, odd;
-      BF_EACH_OF_4(BF_WIDE_QUAD)
-      weight += 4;
+      const __m256i w_lo = _mm256_loadu_si256(weight);
+      const __m256i w_hi = _mm256_loadu_si256(weight + 1);
+      __m256i x;
+      BF_EACH_OF_6(BF_WIDE_QUAD)
+      weight += 2;
     }
   }
-  BF_EACH_OF_4(BF_WIDE_LAST)
-  bf_finish_tile(step, arena, place, sums, BF_WIDE_PIXELS);
+  BF_EACH_OF_6(BF_WIDE_LAST)
+  bf_finish_tile(step, arena, place, sums, BF_WORD_DIGITS);
 }
 
 #endif

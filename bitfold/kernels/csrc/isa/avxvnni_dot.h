@@ -33,7 +33,7 @@ BF_INLINE void bf_tile_avxvnni(const bf_step *restrict step, uint8_t *restrict a
     }
   }
   BF_EACH_OF_6(BF_WIDE_LAST)
-  bf_finish_tile(step, arena, place, sums, BF_SHORT_PIXELS);
+  bf_finish_tile(step, arena, place, sums, BF_BYTE_DIGITS);
 }
 
 #endif

@@ -166,20 +166,34 @@ BF_INLINE int32x4_t bf_wide64(const bf_rule *rule, int32x4_t acc) {
   return bf_line_sums(acc, rule->multiplier, rule->offset, rule->left_shift);
 }
 
+/* y, or (multiplier * y + half) >> shift where y < 0 */
+BF_INLINE int32x4_t bf_bent(int32x4_t multiplier, int32x4_t y, size_t shift) {
+  const int64x2_t half = vdupq_n_s64(bf_round_bits(shift));
+  const int64x2_t halves[2] = {half, half};
+  const int32x4_t bent = bf_line_sums(y, multiplier, halves, vdupq_n_s32(-(int32_t)shift));
+  return vbslq_s32(vcltzq_s32(y), bent, y);
+}
+
 BF_INLINE void bf_finish_wide(const bf_step *step, uint8_t *arena, const bf_rows *rows,
                               const bf_wide_update update) {
   const bf_epilogue *e = &step->epilogue;
+  const size_t bends = e->negative_multiplier != NULL;
   bf_rule rule[BF_QUARTERS];
+  const int32x4_t least = vdupq_n_s32(e->has_relu ? 0 : INT32_MIN);
+  int32x4_t bend[BF_QUARTERS];
   for (size_t i = 0; i < BF_QUARTERS; i++) {
     rule[i] = bf_load_rule(e, rows->lane + 4 * i);
+    bend[i] = bends ? bf_low_words(e->negative_multiplier + rows->lane + 4 * i) : least;
   }
-  const int32x4_t least = vdupq_n_s32(e->has_relu ? 0 : INT32_MIN);
   const int32_t *add = (const int32_t *)(const void *)(arena + e->add) + rows->at;
   int32_t *out = (int32_t *)(void *)(arena + step->out) + rows->at;
   for (size_t pixel = 0; pixel < rows->num_pixels; pixel++) {
     bf_quarters y = bf_load16(rows->acc + pixel * rows->stride);
     for (size_t i = 0; i < BF_QUARTERS; i++) {
       y.v[i] = vmaxq_s32(update(&rule[i], y.v[i]), least);
+      if (bends) {
+        y.v[i] = bf_bent(bend[i], y.v[i], e->negative_shift);
+      }
       if (e->has_add) {
         y.v[i] = vaddq_s32(y.v[i], vld1q_s32(add + pixel * step->o + 4 * i));
       }
@@ -206,8 +220,7 @@ BF_INLINE void bf_finish_rows(const bf_step *step, uint8_t *arena, const bf_rows
     bf_finish_line(step, arena, rows, bf_line64);
   } else if (e->kind == BF_TO_INDICES) {
     bf_finish_compare(step, arena, rows);
-  } else if (e->kind == BF_TO_ACCUMULATORS || e->wide_form == BF_WIDE_ANY ||
-             e->negative_multiplier) {
+  } else if (e->kind == BF_TO_ACCUMULATORS || e->wide_form == BF_WIDE_ANY) {
     bf_finish_any(step, arena, rows);
   } else if (e->wide_form == BF_WIDE32) {
     bf_finish_wide(step, arena, rows, bf_wide32);
