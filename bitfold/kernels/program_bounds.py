@@ -236,7 +236,8 @@ def _packed(checked: _Checked, copied: int) -> Needs:
     checked.extra.holds("table", 16)
     _require(expanded >= QUAD_BYTES * _quads(checked) and 1 <= bits <= 4, "a panel is too short")
     _require(checked.step.size("digits") < 2, "packed digits")
-    scratch = _round_up(copied + SLACK_BYTES, SLACK_BYTES) + 2 * expanded + SLACK_BYTES
+    held = (4 if checked.row.isa == "avx512vnni" else 2) * expanded
+    scratch = _round_up(copied + SLACK_BYTES, SLACK_BYTES) + held + SLACK_BYTES
     return _blocks(checked.step), expanded * bits // 8, scratch
 
 

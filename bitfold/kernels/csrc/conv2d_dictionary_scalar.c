@@ -61,6 +61,6 @@ void bf_conv2d_dictionary__scalar(const bf_step *restrict step, uint8_t *restric
 
 void bf_conv2d_dictionary__scalar(const bf_step *restrict step, uint8_t *restrict arena,
                                   const bf_share *restrict share) {
-  bf_convolve_lookups(step, arena, share, bf_encode_scalar, bf_lookup_tile_scalar,
-                      bf_lookup_tile_scalar);
+  const bf_lookup_tiles tiles = {NULL, bf_lookup_tile_scalar, bf_lookup_tile_scalar};
+  bf_convolve_lookups(step, arena, share, bf_encode_scalar, tiles);
 }

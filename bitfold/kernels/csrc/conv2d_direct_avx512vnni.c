@@ -6,6 +6,7 @@ void bf_conv2d_direct__avx512vnni(const bf_step *restrict step, uint8_t *restric
 
 void bf_conv2d_direct__avx512vnni(const bf_step *restrict step, uint8_t *restrict arena,
                                   const bf_share *restrict share) {
-  bf_convolve_pairs(step, arena, share, NULL, bf_pair_vnni, BF_PAIR_PIXELS, bf_single_vnni,
-                    BF_SINGLE_PIXELS);
+  const bf_block_tiles tiles = {bf_pair_vnni, bf_single_vnni, BF_PAIR_PIXELS, BF_SINGLE_PIXELS,
+                                bf_quad_vnni};
+  bf_convolve_pairs(step, arena, share, NULL, tiles);
 }

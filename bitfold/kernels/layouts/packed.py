@@ -19,7 +19,9 @@ from bitfold.kernels.steps import ConvStep
 
 MAX_BITS = 4
 RUN = 256  # indices that are packed together
-TILE_BLOCKS = 2  # panels that a share holds expanded
+# Panels that a share holds expanded: what a tile takes at a time.
+TILE_BLOCKS = {"avx512vnni": 4}
+DEFAULT_TILE_BLOCKS = 2
 
 
 class PackedLayout:
@@ -41,7 +43,7 @@ class PackedLayout:
         return False
 
     def pack(self, step: ConvStep, row: Row) -> PackedStep:
-        """Packed panels; scratch for the padded copy and two expanded panels."""
+        """Packed panels; scratch for the padded copy and a tile's expanded panels."""
         grid, segments = step.weight_grid, conv_segments(step)
         indices = panel_indices(step)
         panels = pack_fields(indices, bits=grid.bits)
@@ -55,7 +57,7 @@ class PackedLayout:
         }
         expanded_bytes = indices.shape[1]
         scratch = round_up(copy_bytes(fields) + SPARE_BYTES, SPARE_BYTES) + SPARE_BYTES
-        scratch += TILE_BLOCKS * expanded_bytes + SPARE_BYTES
+        scratch += TILE_BLOCKS.get(row.isa, DEFAULT_TILE_BLOCKS) * expanded_bytes + SPARE_BYTES
         extra = {"bits": grid.bits, "expanded_bytes": expanded_bytes, "table": table}
         return PackedStep(
             fields, conv_epilogue(step), segments, scratch, ("bf_packed", dict(extra))

@@ -139,18 +139,22 @@ static inline __attribute__((always_inline)) void bf_finish_dots(
   const size_t lane = block * BF_LANES;
   const size_t group = block / per_group, o = block % per_group * BF_LANES;
   const size_t left = step->group_o - o;
+  const uint32_t x_step = (uint32_t)step->x_step, scale = x_step * (uint32_t)step->w_step;
   int32_t acc[BF_PLANE_PIXELS * BF_LANES];
   for (size_t i = 0; i < num_pixels; i++) {
+    const uint32_t offset = x_step * ((uint32_t)step->w_lo * sums[i]);
     for (size_t j = 0; j < BF_LANES; j++) {
-      const uint32_t dot = (uint32_t)step->w_step * dots[i * stride + j];
-      const uint32_t codes = dot + (uint32_t)step->w_lo * sums[i];
-      acc[i * BF_LANES + j] =
-          (int32_t)((uint32_t)step->bias[lane + j] + (uint32_t)step->x_step * codes);
+      const uint32_t bias = (uint32_t)step->bias[lane + j] + offset;
+      acc[i * BF_LANES + j] = (int32_t)(bias + scale * dots[i * stride + j]);
     }
   }
   finish(step, arena, acc, num_pixels, lane, left < BF_LANES ? left : BF_LANES,
          pixel * step->o + group * step->group_o + o);
 }
+
+/* As bf_gather_planes; ISA-specific. It may write 15 words behind the window. */
+typedef void (*bf_plane_gatherer)(const bf_step *restrict step, const bf_plane_areas *areas,
+                                  size_t row, size_t column, uint32_t *restrict window);
 
 /* How one ISA does it; `tile` may be NULL. */
 typedef struct bf_plane_ways {
@@ -158,6 +162,7 @@ typedef struct bf_plane_ways {
   bf_plane_dot dot;
   bf_plane_tile tile;
   bf_plane_finisher finish;
+  bf_plane_gatherer gather;
 } bf_plane_ways;
 
 /* Blocks `blocks` of one group at the `num_pixels` pixels whose windows are gathered. */
@@ -200,7 +205,7 @@ static inline __attribute__((always_inline)) void bf_plane_rows(const bf_step *r
     for (size_t i = 0; i < num_pixels; i++) {
       const size_t row = (pixel + i) / step->ow * step->stride_h;
       const size_t column = (pixel + i) % step->ow * step->stride_w;
-      bf_gather_planes(step, areas, row, column, areas->windows + i * window_words);
+      ways.gather(step, areas, row, column, areas->windows + i * window_words);
       sums[i] = bf_window_sum(step, areas, row, column);
     }
     bf_plane_pixels(step, arena, areas, sums, blocks, pixel, num_pixels, ways);
@@ -231,7 +236,7 @@ static inline __attribute__((always_inline)) void bf_convolve_planes(const bf_st
                                                                      const bf_share *share,
                                                                      const bf_plane_packer pack,
                                                                      const bf_plane_dot dot) {
-  const bf_plane_ways ways = {pack, dot, NULL, bf_finish_pixels};
+  const bf_plane_ways ways = {pack, dot, NULL, bf_finish_pixels, bf_gather_planes};
   bf_convolve_plane_tiles(step, arena, share, ways);
 }
 

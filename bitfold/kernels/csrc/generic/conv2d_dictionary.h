@@ -107,10 +107,32 @@ static inline __attribute__((always_inline)) void bf_lookup_rows(
   }
 }
 
-/* The share's blocks and rows: two vectors at a time, one where one is left in a group. */
+/* Tiles of four vectors, of two and of one; `quad` may be NULL. */
+typedef struct bf_lookup_tiles {
+  bf_lookup_tile quad, pair, single;
+} bf_lookup_tiles;
+
+/* How many of `left` vectors one tile takes. */
+static inline size_t bf_tile_vectors(const bf_lookup_tiles tiles, size_t left) {
+  return tiles.quad && left > 3 ? 4 : left > 1 ? 2 : 1;
+}
+
+static inline __attribute__((always_inline)) void bf_lookup_vectors(
+    const bf_step *restrict step, uint8_t *arena, const uint16_t *codes, bf_span rows,
+    bf_lookup_place place, const bf_lookup_tiles tiles, size_t num_vectors) {
+  if (tiles.quad && num_vectors == 4) {
+    bf_lookup_rows(step, arena, codes, rows, place, tiles.quad);
+  } else if (num_vectors == 2) {
+    bf_lookup_rows(step, arena, codes, rows, place, tiles.pair);
+  } else {
+    bf_lookup_rows(step, arena, codes, rows, place, tiles.single);
+  }
+}
+
+/* The share's blocks and rows: as many vectors at a time as a tile takes. */
 static inline __attribute__((always_inline)) void bf_convolve_lookups(
     const bf_step *restrict step, uint8_t *arena, const bf_share *restrict share,
-    const bf_encoder encode, const bf_lookup_tile pair, const bf_lookup_tile single) {
+    const bf_encoder encode, const bf_lookup_tiles tiles) {
   const bf_conv_part part = bf_part_of_conv(step, share);
   const bf_span input_rows = bf_input_rows(step, part.rows);
   const size_t vector_blocks = ((const bf_dictionary *)step->extra)->vector_blocks;
@@ -125,13 +147,14 @@ static inline __attribute__((always_inline)) void bf_convolve_lookups(
     size_t vector = (block - first) / vector_blocks;
     while (first + vector * vector_blocks < last) {
       const size_t begin = first + vector * vector_blocks;
-      const size_t num_vectors = begin + vector_blocks < last ? 2 : 1;
+      const size_t num_left = (last - begin + vector_blocks - 1) / vector_blocks;
+      const size_t num_vectors = bf_tile_vectors(tiles, num_left);
       const bf_lookup_place place = {
           .panel = (const uint8_t *)step->weight +
                    (group * per_group_vectors + vector) * step->panel_bytes,
           .blocks = {begin, begin + num_vectors * vector_blocks},
           .wanted = {block, last}};
-      bf_lookup_rows(step, arena, codes, part.rows, place, num_vectors == 2 ? pair : single);
+      bf_lookup_vectors(step, arena, codes, part.rows, place, tiles, num_vectors);
       vector += num_vectors;
     }
     block = last;

@@ -16,4 +16,14 @@
 
 #include "isa/avx2.h"
 
+/* sum + x. In assembly because gcc 12 copies sums to which intrinsics add in a loop. */
+BF_INLINE __m512i bf_add_to(__m512i sum, __m512i x) {
+#if defined(BF_EMULATE_AVX512)
+  return _mm512_add_epi32(sum, x);
+#else
+  __asm__("vpaddd %1, %0, %0" : "+v"(sum) : "v"(x));
+  return sum;
+#endif
+}
+
 #endif

@@ -23,6 +23,47 @@
   sums[i] = lo##i;      \
   sums[BF_PAIR_PIXELS + i] = hi##i;
 
+#define BF_ZERO_QUAD(i) __m512i a##i = zero, b##i = zero, c##i = zero, d##i = zero;
+
+#define BF_DOT_QUAD(i)                      \
+  x = bf_broadcast_quad(x##i + at);         \
+  a##i = _mm512_dpbusd_epi32(a##i, x, w_a); \
+  b##i = _mm512_dpbusd_epi32(b##i, x, w_b); \
+  c##i = _mm512_dpbusd_epi32(c##i, x, w_c); \
+  d##i = _mm512_dpbusd_epi32(d##i, x, w_d);
+
+#define BF_KEEP_QUAD(i)                \
+  sums[i] = a##i;                      \
+  sums[BF_PAIR_PIXELS + i] = b##i;     \
+  sums[2 * BF_PAIR_PIXELS + i] = c##i; \
+  sums[3 * BF_PAIR_PIXELS + i] = d##i;
+
+/* Weights of one digit. */
+BF_INLINE void bf_quad_vnni(const bf_step *restrict step, uint8_t *restrict arena,
+                            const bf_tile_place *restrict place) {
+  const __m512i zero = _mm512_setzero_si512();
+  const char *first = place->panel, *second = first + place->panel_bytes;
+  const char *third = second + place->panel_bytes, *fourth = third + place->panel_bytes;
+  __m512i sums[BF_QUAD_SUMS];
+  BF_EACH_OF_6(BF_ZERO_QUAD)
+  for (size_t s = 0; s < step->num_segments; s++) {
+    const bf_segment segment = step->segments[s];
+    BF_EACH_OF_6(BF_POINTER)
+    for (size_t at = 0; at < 4 * segment.num_quads; at += 4) {
+      const __m512i w_a = bf_load_zmm(first + 16 * at), w_b = bf_load_zmm(second + 16 * at);
+      const __m512i w_c = bf_load_zmm(third + 16 * at), w_d = bf_load_zmm(fourth + 16 * at);
+      __m512i x;
+      BF_EACH_OF_6(BF_DOT_QUAD)
+    }
+    first += 64 * segment.num_quads;
+    second += 64 * segment.num_quads;
+    third += 64 * segment.num_quads;
+    fourth += 64 * segment.num_quads;
+  }
+  BF_EACH_OF_6(BF_KEEP_QUAD)
+  bf_finish_blocks(step, arena, place, sums, 4);
+}
+
 BF_INLINE void bf_pair_vnni(const bf_step *restrict step, uint8_t *restrict arena,
                             const bf_tile_place *restrict place) {
   const __m512i zero = _mm512_setzero_si512();

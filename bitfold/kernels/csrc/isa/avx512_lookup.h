@@ -3,18 +3,49 @@
 #define BITFOLD_AVX512_LOOKUP_H
 
 #include "isa/avx2_lookup.h"
-#include "isa/avx512.h"
+#include "isa/avx512_finish.h"
 
 /* As bf_lookup_sums, of 64 lanes. */
 typedef struct bf_lookup_totals {
   __m512i both, upper;
 } bf_lookup_totals;
 
-BF_INLINE __m512i bf_load_wide(const void *p) { return _mm512_loadu_si512(p); }
-
 BF_INLINE void bf_flush_wide(bf_lookup_totals *sums, __m512i bytes) {
   sums->both = _mm512_add_epi16(sums->both, bytes);
   sums->upper = _mm512_add_epi16(sums->upper, _mm512_srli_epi16(bytes, 8));
+}
+
+/* bias + factor * sum of 16 lanes, at one pixel. */
+BF_INLINE __m512i bf_lookup_lanes(const bf_step *step, __m256i words, size_t lane) {
+  typedef uint16_t bf_words16 __attribute__((vector_size(32)));
+  typedef int32_t bf_lanes16 __attribute__((vector_size(64)));
+  const __m512i factor = _mm512_set1_epi32(((const bf_dictionary *)step->extra)->factor);
+  const __m512i sums = (__m512i) __builtin_convertvector((bf_words16)words, bf_lanes16);
+  return _mm512_add_epi32(_mm512_mullo_epi32(sums, factor), bf_load_zmm(step->bias + lane));
+}
+
+/* As bf_finish_lookups. */
+BF_ONCE void bf_finish_wide_lookups(const bf_step *step, uint8_t *arena,
+                                    const bf_lookup_place *place, const __m256i *words,
+                                    size_t block) {
+  int32_t acc[BF_LOOKUP_PIXELS * BF_LANES];
+  const size_t per_group = step->group_lanes / BF_LANES;
+  const size_t group = block / per_group, o = block % per_group * BF_LANES;
+  const size_t left = step->group_o - o;
+  if (block < place->wanted.begin || block >= place->wanted.end) {
+    return;
+  }
+  for (size_t i = 0; i < BF_LOOKUP_PIXELS; i++) {
+    const __m512i lanes = bf_lookup_lanes(step, words[i], block * BF_LANES);
+    _mm512_storeu_si512((void *)(acc + i * BF_LANES), lanes);
+  }
+  const bf_rows rows = {.acc = acc,
+                        .stride = BF_LANES,
+                        .num_pixels = place->num_pixels,
+                        .lane = block * BF_LANES,
+                        .count = left < BF_LANES ? left : BF_LANES,
+                        .at = place->pixel * step->o + group * step->group_o + o};
+  bf_finish_wide_rows(step, arena, &rows);
 }
 
 /* The four blocks of one vector, the first of them `block`. */
@@ -31,36 +62,54 @@ BF_INLINE void bf_finish_wide_vector(const bf_step *step, uint8_t *arena,
     words[3][i] = _mm512_extracti64x4_epi64(upper, 1);
   }
   for (size_t j = 0; j < 4; j++) {
-    bf_finish_lookups(step, arena, place, words[j], block + j);
+    bf_finish_wide_lookups(step, arena, place, words[j], block + j);
   }
 }
 
-#define BF_WIDE_ZERO(i) __m512i wide##i = none, more##i = none;
-#define BF_WIDE_FLUSH(i)                               \
-  bf_flush_wide(&sums[i], wide##i);                    \
-  bf_flush_wide(&sums[BF_LOOKUP_PIXELS + i], more##i); \
-  wide##i = more##i = none;
+#define BF_WIDE_ZERO(i) __m512i sum0##i = none, sum1##i = none, sum2##i = none, sum3##i = none;
+
+#define BF_WIDE_FLUSH_ONE(i, v)                              \
+  bf_flush_wide(&sums[v * BF_LOOKUP_PIXELS + i], sum##v##i); \
+  sum##v##i = none;
+#define BF_WIDE_FLUSH(i)    \
+  BF_WIDE_FLUSH_ONE(i, 0)   \
+  if (num_vectors > 1) {    \
+    BF_WIDE_FLUSH_ONE(i, 1) \
+  }                         \
+  if (num_vectors > 2) {    \
+    BF_WIDE_FLUSH_ONE(i, 2) \
+    BF_WIDE_FLUSH_ONE(i, 3) \
+  }
 
 /* The saturating sum runs on ports that vpermb leaves free; it never saturates. */
-#define BF_WIDE_ONE(i)                     \
-  entries = bf_load_wide(table + x##i[k]); \
-  wide##i = _mm512_adds_epu8(wide##i, _mm512_permutexvar_epi8(index, entries));
-#define BF_WIDE_PAIR(i) \
-  BF_WIDE_ONE(i)        \
-  more##i = _mm512_adds_epu8(more##i, _mm512_permutexvar_epi8(other, entries));
+#define BF_WIDE_LOOK(i, v) \
+  sum##v##i = _mm512_adds_epu8(sum##v##i, _mm512_permutexvar_epi8(index##v, entries));
+#define BF_WIDE_LOOK_UP(i)                \
+  entries = bf_load_zmm(table + x##i[k]); \
+  BF_WIDE_LOOK(i, 0)                      \
+  if (num_vectors > 1) {                  \
+    BF_WIDE_LOOK(i, 1)                    \
+  }                                       \
+  if (num_vectors > 2) {                  \
+    BF_WIDE_LOOK(i, 2)                    \
+    BF_WIDE_LOOK(i, 3)                    \
+  }
 
 #define BF_WIDE_NEXT(i) x##i += run;
 
-/* `num_vectors`, 1 or 2, of 64 channels x 4 pixels. */
+/* `num_vectors`, 1, 2 or 4, of 64 channels x 4 pixels. Loads bound the first two: of 4 vectors they
+ * are 12 for 16 look-ups, of 2 they are 10 for 8.
+ */
 BF_INLINE void bf_lookup_wide(const bf_step *restrict step, uint8_t *restrict arena,
                               const bf_lookup_place *restrict place, const size_t num_vectors) {
   const bf_dictionary *dictionary = step->extra;
   const uint8_t *table = dictionary->table;
   const __m512i none = _mm512_setzero_si512();
-  const uint8_t *weight = place->panel, *above = weight + step->panel_bytes;
-  bf_lookup_totals sums[2 * BF_LOOKUP_PIXELS];
+  const size_t panel_bytes = step->panel_bytes;
+  const uint8_t *weight = place->panel;
+  bf_lookup_totals sums[4 * BF_LOOKUP_PIXELS];
   size_t room = dictionary->flush;
-  memset(sums, 0, sizeof sums);
+  memset(sums, 0, num_vectors * BF_LOOKUP_PIXELS * sizeof *sums);
   BF_EACH_PIXEL(BF_WIDE_ZERO)
   for (size_t row = 0; row < step->kernel_h; row++) {
     BF_EACH_PIXEL(BF_LOOKUP_WINDOW)
@@ -68,17 +117,15 @@ BF_INLINE void bf_lookup_wide(const bf_step *restrict step, uint8_t *restrict ar
     while (left) {
       const size_t run = bf_least(left, room);
       for (size_t k = 0; k < run; k++) {
-        const __m512i index = bf_load_wide(weight + 64 * k);
+        const uint8_t *at = weight + 64 * k;
+        const __m512i index0 = bf_load_zmm(at);
+        const __m512i index1 = num_vectors > 1 ? bf_load_zmm(at + panel_bytes) : none;
+        const __m512i index2 = num_vectors > 2 ? bf_load_zmm(at + 2 * panel_bytes) : none;
+        const __m512i index3 = num_vectors > 2 ? bf_load_zmm(at + 3 * panel_bytes) : none;
         __m512i entries;
-        if (num_vectors == 2) {
-          const __m512i other = bf_load_wide(above + 64 * k);
-          BF_EACH_PIXEL(BF_WIDE_PAIR)
-        } else {
-          BF_EACH_PIXEL(BF_WIDE_ONE)
-        }
+        BF_EACH_PIXEL(BF_WIDE_LOOK_UP)
       }
       weight += 64 * run;
-      above += 64 * run;
       BF_EACH_PIXEL(BF_WIDE_NEXT)
       left -= run;
       room -= run;
@@ -93,6 +140,11 @@ BF_INLINE void bf_lookup_wide(const bf_step *restrict step, uint8_t *restrict ar
     bf_finish_wide_vector(step, arena, place, sums + j * BF_LOOKUP_PIXELS,
                           place->blocks.begin + 4 * j);
   }
+}
+
+BF_INLINE void bf_lookup_quad_vbmi(const bf_step *restrict step, uint8_t *restrict arena,
+                                   const bf_lookup_place *restrict place) {
+  bf_lookup_wide(step, arena, place, 4);
 }
 
 BF_INLINE void bf_lookup_pair_vbmi(const bf_step *restrict step, uint8_t *restrict arena,
@@ -126,8 +178,7 @@ BF_INLINE bf_encoding bf_encoding_of(const bf_dictionary *dictionary) {
     results[2 * i] = (uint8_t)(i * slot);
     results[2 * i + 1] = (uint8_t)(i * slot + 1);
   }
-  return (bf_encoding){64 / slot, bf_load_wide(places), bf_load_wide(powers),
-                       bf_load_wide(results)};
+  return (bf_encoding){64 / slot, bf_load_zmm(places), bf_load_zmm(powers), bf_load_zmm(results)};
 }
 
 BF_INLINE __m256i bf_encode_block(const bf_encoding *encoding, __m512i x) {
@@ -157,7 +208,7 @@ BF_INLINE void bf_encode_vbmi(const bf_step *restrict step, const uint8_t *restr
         memcpy(last, from, count);
         from = last;
       }
-      const __m256i words = bf_encode_block(&encoding, bf_load_wide(from));
+      const __m256i words = bf_encode_block(&encoding, bf_load_zmm(from));
       _mm256_storeu_si256((__m256i *)(void *)(codes + k), words);
       left -= count;
     }

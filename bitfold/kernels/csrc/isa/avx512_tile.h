@@ -1,13 +1,13 @@
-/* What the AVX-512 register tiles of the direct convolution share: two blocks of 16 channels x 6
- * pixels (8 loads for 12 products), or one block x 8 pixels.
+/* What the AVX-512 register tiles of the direct convolution share: four blocks of 16 channels x 6
+ * pixels (10 loads for 24 products), two blocks x 6 pixels (8 for 12), or one block x 8 pixels.
  */
 #ifndef BITFOLD_AVX512_TILE_H
 #define BITFOLD_AVX512_TILE_H
 
 #include "generic/conv2d_tiles.h"
-#include "isa/avx512.h"
+#include "isa/avx512_finish.h"
 
-enum { BF_PAIR_PIXELS = 6, BF_SINGLE_PIXELS = 8, BF_TILE_SUMS = 12 };
+enum { BF_PAIR_PIXELS = 6, BF_SINGLE_PIXELS = 8, BF_TILE_SUMS = 12, BF_QUAD_SUMS = 24 };
 
 /* Four input bytes in every 32-bit lane. */
 BF_INLINE __m512i bf_broadcast_quad(const uint8_t *p) {
@@ -17,8 +17,8 @@ BF_INLINE __m512i bf_broadcast_quad(const uint8_t *p) {
 }
 
 /* acc = bias + x_step * sum for `num_pixels` sums of the block at `lane`, then the epilogue. */
-BF_ONCE void bf_finish_sums(const bf_step *step, uint8_t *arena, const __m512i *sums,
-                            const size_t num_pixels, bf_rows rows) {
+BF_INLINE void bf_finish_sums(const bf_step *step, uint8_t *arena, const __m512i *sums,
+                              const size_t num_pixels, bf_rows rows) {
   const __m512i bias = _mm512_loadu_si512((const void *)(step->bias + rows.lane));
   const __m512i x_step = _mm512_set1_epi32(step->x_step);
   const int scaled = step->x_step != 1;
@@ -28,7 +28,7 @@ BF_ONCE void bf_finish_sums(const bf_step *step, uint8_t *arena, const __m512i *
     _mm512_storeu_si512((void *)(acc + i * BF_LANES), _mm512_add_epi32(sum, bias));
   }
   rows.acc = acc;
-  bf_finish_rows(step, arena, &rows);
+  bf_finish_wide_rows(step, arena, &rows);
 }
 
 /* sums = 256 * higher + sums, in place of both; whether lower digits of the weights follow. */
@@ -56,19 +56,24 @@ BF_INLINE void bf_finish_single(const bf_step *step, uint8_t *arena, const bf_ti
   bf_finish_sums(step, arena, sums, BF_SINGLE_PIXELS, rows);
 }
 
-/* The sums of two blocks x 6 pixels, those of the first block first. */
-BF_INLINE void bf_finish_pair(const bf_step *step, uint8_t *arena, const bf_tile_place *place,
-                              __m512i *sums) {
-  if (bf_add_digit(place, sums, BF_TILE_SUMS)) {
-    return;
-  }
-  for (size_t i = 0; i < 2; i++) {
+/* The sums of some blocks x 6 pixels, those of the first block first. */
+BF_INLINE void bf_finish_blocks(const bf_step *step, uint8_t *arena, const bf_tile_place *place,
+                                const __m512i *sums, const size_t num_blocks) {
+  for (size_t i = 0; i < num_blocks; i++) {
     const bf_rows rows = {.stride = BF_LANES,
                           .num_pixels = place->num_pixels,
                           .lane = place->lane + i * BF_LANES,
-                          .count = i ? place->count - BF_LANES : BF_LANES,
+                          .count = i + 1 < num_blocks ? BF_LANES : place->count - i * BF_LANES,
                           .at = place->at + i * BF_LANES};
     bf_finish_sums(step, arena, sums + i * BF_PAIR_PIXELS, BF_PAIR_PIXELS, rows);
+  }
+}
+
+/* The sums of two blocks x 6 pixels. */
+BF_INLINE void bf_finish_pair(const bf_step *step, uint8_t *arena, const bf_tile_place *place,
+                              __m512i *sums) {
+  if (!bf_add_digit(place, sums, BF_TILE_SUMS)) {
+    bf_finish_blocks(step, arena, place, sums, 2);
   }
 }
 

@@ -3,8 +3,9 @@
 #define BITFOLD_AVX512_WINOGRAD_H
 
 #define BF_VECTOR_BYTES 64
+#define BF_FINISH_ROWS bf_finish_wide_rows
 
-#include "isa/avx512.h"
+#include "isa/avx512_finish.h"
 #include "isa/avx2_sums.h"
 #include "generic/winograd.h"
 
@@ -14,8 +15,6 @@
 #define BF_TILES_4(f) BF_TILES_3(f) f(3)
 #define BF_TILES_5(f) BF_TILES_4(f) f(4)
 #define BF_TILES_6(f) BF_TILES_5(f) f(5)
-
-BF_INLINE __m512i bf_load_zmm(const void *p) { return _mm512_loadu_si512(p); }
 
 /* One position of a group of tiles. */
 typedef struct bf_position {
