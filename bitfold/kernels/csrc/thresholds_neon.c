@@ -1,10 +1,11 @@
 /* index[c] = #{j : table[j][c] <= sign[c] * x[c]}: int32 -> u8. */
-#include "isa/neon_lanewise.h"
+#include "isa/neon.h"
+#include "generic/lanewise_strips.h"
 
 void bf_thresholds_dense__neon(const bf_step *restrict step, uint8_t *restrict arena,
                                const bf_share *restrict share);
 
 void bf_thresholds_dense__neon(const bf_step *restrict step, uint8_t *restrict arena,
                                const bf_share *restrict share) {
-  bf_finish_tensor_neon(step, arena, share);
+  bf_finish_strips(step, arena, share);
 }

@@ -1,0 +1,13 @@
+/* index[c] = #{j : table[j][c] <= sign[c] * x[c]}: int32 -> u8. */
+#define BF_FINISH_ROWS bf_finish_wide_rows
+
+#include "isa/avx512_finish.h"
+#include "generic/lanewise_strips.h"
+
+void bf_thresholds_dense__avx512bw(const bf_step *restrict step, uint8_t *restrict arena,
+                                   const bf_share *restrict share);
+
+void bf_thresholds_dense__avx512bw(const bf_step *restrict step, uint8_t *restrict arena,
+                                   const bf_share *restrict share) {
+  bf_finish_strips(step, arena, share);
+}
