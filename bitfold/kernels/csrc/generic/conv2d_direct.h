@@ -18,11 +18,14 @@ typedef struct bf_tile_place {
   const void *panel;
   size_t panel_bytes; /* tiles of two blocks: from the first panel to the second */
   size_t group;
-  size_t lane;     /* first lane of the block, over all groups */
-  size_t count;    /* channels of the block, or of both, that exist */
-  size_t at;       /* output element of the first pixel and channel */
-  int32_t *higher; /* wide weights: (blocks, pixels, 16) sums of the digits so far, else NULL */
-  size_t digits_left;
+  size_t lane;  /* first lane of the block, over all groups */
+  size_t count; /* channels of the block, or of both, that exist */
+  size_t at;    /* output element of the first pixel and channel */
+  /* Of wide weights (blocks, pixels, 16) sums: of the higher digits, NULL for the highest, and
+   * where those with this digit go, NULL for the lowest. The same place, if both.
+   */
+  const int32_t *higher;
+  int32_t *kept;
 } bf_tile_place;
 
 typedef void (*bf_tile_kernel)(const bf_step *restrict step, uint8_t *restrict arena,
@@ -50,16 +53,13 @@ static inline __attribute__((always_inline)) void bf_convolve_tile(const bf_step
                                                                    uint8_t *restrict arena,
                                                                    bf_tile_place *restrict place,
                                                                    const bf_tile_kernel tile) {
-  int32_t higher[BF_MAX_TILE_SUMS];
+  int32_t sums[BF_MAX_TILE_SUMS];
   const char *panel = place->panel;
   const size_t digits = step->digits > 1 ? step->digits : 1;
-  place->higher = digits > 1 ? higher : NULL;
-  if (digits > 1) {
-    memset(higher, 0, sizeof higher);
-  }
   for (size_t i = 0; i < digits; i++) {
     place->panel = panel + i * (step->panel_bytes / digits);
-    place->digits_left = digits - 1 - i;
+    place->higher = i ? sums : NULL;
+    place->kept = i + 1 < digits ? sums : NULL;
     tile(step, arena, place);
   }
   place->panel = panel;

@@ -27,9 +27,11 @@ static inline void bf_tile_scalar(const bf_step *restrict step, uint8_t *restric
   }
   for (size_t i = 0; place->higher && i < BF_LANES; i++) {
     sums[i] += (uint32_t)place->higher[i] << 8;
-    place->higher[i] = (int32_t)sums[i];
   }
-  if (place->digits_left) {
+  for (size_t i = 0; place->kept && i < BF_LANES; i++) {
+    place->kept[i] = (int32_t)sums[i];
+  }
+  if (place->kept) {
     return;
   }
   int32_t acc[BF_LANES];

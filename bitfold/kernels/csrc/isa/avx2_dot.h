@@ -17,12 +17,17 @@ BF_INLINE __m256i bf_broadcast_quad(const uint8_t *p) {
   return _mm256_set1_epi32(quad);
 }
 
-/* 2^digit_bits * higher + sum, in place of both. */
-BF_INLINE void bf_add_digit(bf_pair *sum, int32_t *higher, const int digit_bits) {
-  const bf_pair above = bf_load16(higher);
-  sum->lo = _mm256_add_epi32(_mm256_slli_epi32(above.lo, digit_bits), sum->lo);
-  sum->hi = _mm256_add_epi32(_mm256_slli_epi32(above.hi, digit_bits), sum->hi);
-  bf_store_wide(*sum, BF_LANES, higher);
+/* sums = 2^digit_bits * higher + sums; whether they were kept for lower digits of the weights. */
+BF_INLINE int bf_add_digit(const bf_tile_place *place, bf_pair *sums, const int digit_bits) {
+  for (size_t i = 0; place->higher && i < BF_SHORT_PIXELS; i++) {
+    const bf_pair above = bf_load16(place->higher + i * BF_LANES);
+    sums[i].lo = _mm256_add_epi32(_mm256_slli_epi32(above.lo, digit_bits), sums[i].lo);
+    sums[i].hi = _mm256_add_epi32(_mm256_slli_epi32(above.hi, digit_bits), sums[i].hi);
+  }
+  for (size_t i = 0; place->kept && i < BF_SHORT_PIXELS; i++) {
+    bf_store_wide(sums[i], BF_LANES, place->kept + i * BF_LANES);
+  }
+  return place->kept != NULL;
 }
 
 /* acc = bias + x_step * sum, then the epilogue; of wide weights behind the last digit. */
@@ -32,10 +37,7 @@ BF_INLINE void bf_finish_tile(const bf_step *step, uint8_t *arena, const bf_tile
   const bf_pair bias = bf_load16(step->bias + place->lane);
   const __m256i x_step = _mm256_set1_epi32(step->x_step);
   const int scaled = step->x_step != 1;
-  for (size_t i = 0; place->higher && i < BF_SHORT_PIXELS; i++) {
-    bf_add_digit(&sums[i], place->higher + i * BF_LANES, digit_bits);
-  }
-  if (place->digits_left) {
+  if (bf_add_digit(place, sums, digit_bits)) {
     return;
   }
   for (size_t i = 0; i < BF_SHORT_PIXELS; i++) {

@@ -31,15 +31,16 @@ BF_INLINE void bf_finish_sums(const bf_step *step, uint8_t *arena, const __m512i
   bf_finish_wide_rows(step, arena, &rows);
 }
 
-/* sums = 256 * higher + sums, in place of both; whether lower digits of the weights follow. */
+/* sums = 256 * higher + sums; whether they were kept for lower digits of the weights. */
 BF_INLINE int bf_add_digit(const bf_tile_place *place, __m512i *sums, const size_t num_sums) {
   for (size_t i = 0; place->higher && i < num_sums; i++) {
-    int32_t *higher = place->higher + i * BF_LANES;
-    const __m512i above = _mm512_loadu_si512((const void *)higher);
+    const __m512i above = _mm512_loadu_si512((const void *)(place->higher + i * BF_LANES));
     sums[i] = _mm512_add_epi32(_mm512_slli_epi32(above, 8), sums[i]);
-    _mm512_storeu_si512((void *)higher, sums[i]);
   }
-  return place->digits_left != 0;
+  for (size_t i = 0; place->kept && i < num_sums; i++) {
+    _mm512_storeu_si512((void *)(place->kept + i * BF_LANES), sums[i]);
+  }
+  return place->kept != NULL;
 }
 
 /* The sums of one block x 8 pixels. */

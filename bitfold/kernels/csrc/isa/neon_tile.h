@@ -19,25 +19,27 @@ BF_INLINE int8x16_t bf_broadcast_quad(const uint8_t *p, bf_index_kind kind) {
   return bf_signed_index(vreinterpretq_u8_u32(vdupq_n_u32(quad)), kind);
 }
 
-/* sums = 256 * higher + sums, in place of both. */
-BF_INLINE void bf_add_digit(const bf_tile_place *place, bf_quarters *sums) {
+/* sums = 256 * higher + sums; whether they were kept for lower digits of the weights. */
+BF_INLINE int bf_add_digit(const bf_tile_place *place, bf_quarters *sums) {
   for (size_t pixel = 0; pixel < place->num_pixels; pixel++) {
     for (size_t i = 0; i < BF_QUARTERS; i++) {
-      int32_t *higher = place->higher + pixel * BF_LANES + 4 * i;
-      const int32x4_t above = vshlq_n_s32(vld1q_s32(higher), 8);
-      sums[pixel].v[i] = vaddq_s32(above, sums[pixel].v[i]);
-      vst1q_s32(higher, sums[pixel].v[i]);
+      const size_t at = pixel * BF_LANES + 4 * i;
+      if (place->higher) {
+        const int32x4_t above = vshlq_n_s32(vld1q_s32(place->higher + at), 8);
+        sums[pixel].v[i] = vaddq_s32(above, sums[pixel].v[i]);
+      }
+      if (place->kept) {
+        vst1q_s32(place->kept + at, sums[pixel].v[i]);
+      }
     }
   }
+  return place->kept != NULL;
 }
 
 /* acc = bias + x_step * sum, then the epilogue; of wide weights behind the last digit. */
 BF_INLINE void bf_finish_tile(const bf_step *step, uint8_t *arena, const bf_tile_place *place,
                               bf_quarters *sums) {
-  if (place->higher) {
-    bf_add_digit(place, sums);
-  }
-  if (place->digits_left) {
+  if (bf_add_digit(place, sums)) {
     return;
   }
   int32_t acc[BF_MAX_PIXELS * BF_LANES];
