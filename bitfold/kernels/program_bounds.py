@@ -20,6 +20,7 @@ MAX_SHIFT = 63
 TO_INDICES, TO_WIDE, TO_ACCUMULATORS = 0, 1, 2
 WIDE_SUMS, BOUND_SUMS = 0, 2  # forms of layout depthwise
 WORD_BYTES = 2
+MOST_SHORT = 3  # thresholds that rows compare in 16 bits
 PLANES_STORED = {1: 1, 2: 2}  # by C's bf_plane_op; BF_PLANE_AND stores those of the index
 TAPS = 3
 
@@ -97,6 +98,9 @@ class _Checked:
             e.holds("index_form", lanes // LANES)
             for name in ("sign", "low", "high", "slope", "intercept", "index_shift"):
                 e.holds(name, lanes)
+        if "short_table" in e.fields:
+            _require(1 <= e.size("num_thresholds") <= MOST_SHORT, "too many thresholds")
+            e.holds("short_table", lanes * e.size("num_thresholds"))
         if kind == TO_WIDE:
             e.holds("multiplier", lanes)
             e.holds("offset", lanes)

@@ -4,6 +4,8 @@ BITFOLD_KERNEL_LIBRARY points these tests at a sanitized or an emulated library,
 BITFOLD_KERNEL_REPLAY at a machine of another kind (replayed_rows.py).
 """
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,8 +13,9 @@ from hypothesis import strategies as st
 
 from bitfold.errors import UsageError
 from bitfold.ir import Grid
+from bitfold.kernels.c_steps import pack_step, row_fits
 from bitfold.kernels.layouts import TAKE_WIDE, conv_intervals, flush_quads
-from bitfold.kernels.layouts.common import byte_digits
+from bitfold.kernels.layouts.common import SHORT_TABLE_ISAS, byte_digits
 from bitfold.kernels.layouts.direct_wide import word_digits
 from bitfold.kernels.steps import (
     INT32_INTERVAL,
@@ -224,6 +227,29 @@ def test_sums_at_the_extreme_operands_do_not_overflow(row, grids):
         depth = min(4 * max(1, quads), 30_000)
         step, inputs, arena_bytes = conv_step(Dense(depth, 3), grids, rng, extreme=True)
         check([step], (inputs[0][0], inputs), force=row.symbol, arena_bytes=arena_bytes)
+
+
+# 3 · 127 · 86 = 32766: the greatest sums that are compared in 16 bits
+@rows_of("conv2d")
+@pytest.mark.parametrize("depth", [86, 87])
+@pytest.mark.parametrize("index", [0, 3])
+@pytest.mark.parametrize("num_thresholds", [1, 2, 3])
+def test_thresholds_at_and_beyond_the_ends_of_sums_of_16_bits(row, depth, index, num_thresholds):
+    places, end = Places(), 3 * 127 * depth
+    crossings = (-(2**31), -end - 1, -end, -end + 1, -1, 0, 1, end - 1, end, end + 1, 2**31 - 1)
+    tables = [*combinations(crossings, num_thresholds)]
+    count = 4 * len(tables)
+    sign, weight = np.tile([1, -1], count // 2), np.repeat([127, -127], count // 2)
+    bias = np.where(np.arange(count) % 4 < 2, 0, 1000)
+    table = np.repeat(np.array(tables * 2, np.int64), 2, axis=0) + (sign * bias)[:, None]
+    table = np.clip(table, -(2**31), 2**31 - 1).astype(np.int32)
+    x, out = places.buffer((2, 1, depth), "u8"), places.buffer((2, 1, count), "u8")
+    weights = np.broadcast_to(weight[:, None, None, None], (count, 1, 1, depth)).astype(np.int8)
+    step = ConvStep("conv", x, out, Grid.unsigned(2), weights, Grid.narrow(8), bias, (1, 1),
+                    (0, 0, 0, 0), 1, ToIndices(table, sign.astype(np.int32)))  # fmt: skip
+    if row.isa in SHORT_TABLE_ISAS and row.layout in ("direct", "packed") and row_fits(row, step):
+        assert ("short_table" in pack_step(step, row).epilogue.fields) == (depth == 86)
+    check([step], (x, [(x, index, index)]), force=row.symbol, arena_bytes=places.arena_bytes)
 
 
 @rows_of("conv2d")

@@ -7,11 +7,21 @@ import numpy as np
 
 from bitfold.kernels.epilogues import Intervals, pack_epilogue
 from bitfold.kernels.packed_step import FieldValue, PackedEpilogue
-from bitfold.kernels.packing import LANES, round_up, to_lanes
-from bitfold.kernels.steps import Buffer, ConvStep, Int8Array, Int32Array, Int64Array
+from bitfold.kernels.packing import LANES, round_up, to_blocks, to_lanes
+from bitfold.kernels.rows import Row
+from bitfold.kernels.steps import (
+    Buffer,
+    ConvStep,
+    Int8Array,
+    Int32Array,
+    Int64Array,
+    ToIndices,
+)
 
 ELEMENTS = {"u8": 0, "i32": 1, "f32": 2}
 INT16_MAX = 2**15 - 1
+SHORT_TABLE_ISAS = ("avx2", "avxvnni")  # rows that compare sums of 16 bits
+MOST_SHORT = 3  # thresholds that they keep in registers
 # Vector loads may run over the end of a scratch area, as over that of a buffer.
 SPARE_BYTES = 64
 
@@ -75,6 +85,31 @@ def byte_digits(weight: Int8Array | Int32Array) -> list[Int8Array]:
 def conv_epilogue(step: ConvStep) -> PackedEpilogue:
     """The epilogue's constants, lane by lane."""
     return pack_epilogue(step.epilogue, intervals=conv_intervals(step), groups=step.groups)
+
+
+def tile_epilogue(step: ConvStep, row: Row) -> PackedEpilogue:
+    """``conv_epilogue`` with few thresholds in 16 bits too, where sums of index · weight fit them.
+
+    acc = bias + x_lo · Σ w + sum, so that sign · acc ≥ t is sign · sum ≥ t − sign · (acc − sum).
+    Beyond the sums, a threshold is reached always or never, and so it is one past their ends.
+    """
+    epilogue, rule = conv_epilogue(step), step.epilogue
+    if row.isa not in SHORT_TABLE_ISAS or not isinstance(rule, ToIndices):
+        return epilogue
+    if not 1 <= rule.table.shape[1] <= MOST_SHORT:
+        return epilogue
+    codes = step.weight.reshape(len(step.weight), -1).astype(np.int64)
+    most = step.x_grid.levels - 1
+    ends = most * np.stack((np.minimum(codes, 0).sum(1), np.maximum(codes, 0).sum(1)))
+    if step.x_grid.step != 1 or step.is_wide or np.abs(ends).max() >= INT16_MAX:
+        return epilogue
+    sign = rule.sign.astype(np.int64)
+    rest = sign * (step.bias + step.x_grid.lo * codes.sum(1))
+    table = np.clip(rule.table.astype(np.int64) - rest[:, None], -INT16_MAX, INT16_MAX)
+    blocks = to_blocks(table.astype(np.int16), groups=step.groups)
+    halves = blocks.reshape(*blocks.shape[:-1], 2, 2, LANES // 4)  # as vpackssdw leaves them
+    short = np.ascontiguousarray(halves.swapaxes(-3, -2))
+    return PackedEpilogue(epilogue.fields | {"short_table": short})
 
 
 def conv_fields(step: ConvStep) -> dict[str, FieldValue]:

@@ -10,11 +10,11 @@ import numpy as np
 from bitfold.kernels.layouts.common import (
     SPARE_BYTES,
     byte_digits,
-    conv_epilogue,
     conv_fields,
     conv_geometry,
     copy_bytes,
     flush_quads,
+    tile_epilogue,
 )
 from bitfold.kernels.packed_step import PackedStep, Segment
 from bitfold.kernels.packing import QUAD, direct_panels, round_up
@@ -62,7 +62,7 @@ class DirectLayout:
         }
         copied = copy_bytes(fields)
         scratch = round_up(copied + SPARE_BYTES, SPARE_BYTES) if copied else 0
-        return PackedStep(fields, conv_epilogue(step), segments, scratch)
+        return PackedStep(fields, tile_epilogue(step, row), segments, scratch)
 
 
 def conv_segments(step: ConvStep, limit: int | None = None) -> tuple[Segment, ...]:

@@ -6,10 +6,10 @@ from numpy.typing import NDArray
 from bitfold.ir import Grid
 from bitfold.kernels.layouts.common import (
     SPARE_BYTES,
-    conv_epilogue,
     conv_fields,
     copy_bytes,
     flush_quads,
+    tile_epilogue,
 )
 from bitfold.kernels.layouts.direct import SIXTEEN_BIT_ISAS, conv_segments
 from bitfold.kernels.packed_step import PackedStep
@@ -60,7 +60,7 @@ class PackedLayout:
         scratch += TILE_BLOCKS.get(row.isa, DEFAULT_TILE_BLOCKS) * expanded_bytes + SPARE_BYTES
         extra = {"bits": grid.bits, "expanded_bytes": expanded_bytes, "table": table}
         return PackedStep(
-            fields, conv_epilogue(step), segments, scratch, ("bf_packed", dict(extra))
+            fields, tile_epilogue(step, row), segments, scratch, ("bf_packed", dict(extra))
         )
 
 

@@ -37,6 +37,11 @@ typedef struct bf_epilogue {
   const int32_t *slope;
   const int64_t *intercept;
   const int32_t *index_shift;
+  /* 1 to 3 thresholds less the bias, [block][j][lanes 0-3 8-11 4-7 12-15], for rows whose sums of
+   * index * weight provably fit 16 bits: index = #{j : short_table[..] <= sign[lane] * sum}. NULL
+   * for others.
+   */
+  const int16_t *short_table;
 
   /* BF_TO_WIDE: y = (multiplier * acc + offset) >> shift; the offset includes the rounding half */
   size_t wide_form;

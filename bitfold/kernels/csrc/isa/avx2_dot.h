@@ -30,10 +30,65 @@ BF_INLINE int bf_add_digit(const bf_tile_place *place, bf_pair *sums, const int 
   return place->kept != NULL;
 }
 
+/* Stores the first `count` of 16 bytes. */
+BF_INLINE void bf_store_lanes(__m128i bytes, size_t count, uint8_t *out) {
+  uint8_t block[BF_LANES];
+  if (count == BF_LANES) {
+    _mm_storeu_si128((__m128i *)(void *)out, bytes);
+  } else if (count == BF_LANES / 2) {
+    _mm_storel_epi64((__m128i *)(void *)out, bytes);
+  } else {
+    _mm_storeu_si128((__m128i *)(void *)block, bytes);
+    memcpy(out, block, count);
+  }
+}
+
+/* Indices of sums that fit 16 bits, two pixels a register of bytes; the bias is in the table. */
+BF_INLINE void bf_finish_short(const bf_step *step, uint8_t *arena, const bf_tile_place *place,
+                               const bf_pair *sums, const size_t num_thresholds) {
+  const bf_epilogue *e = &step->epilogue;
+  const int16_t *table = e->short_table + place->lane * num_thresholds;
+  const bf_pair wide_sign = bf_load16(e->sign + place->lane);
+  const __m256i sign = _mm256_packs_epi32(wide_sign.lo, wide_sign.hi);
+  const __m256i most = _mm256_set1_epi16((short)num_thresholds);
+  const __m256i by_pixel = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  const size_t num_pixels = place->num_pixels, count = place->count, pitch = step->o;
+  uint8_t *out = arena + step->out + place->at;
+  __m256i bounds[BF_FEW_THRESHOLDS], index[BF_SHORT_PIXELS];
+  for (size_t j = 0; j < num_thresholds; j++) {
+    bounds[j] = _mm256_loadu_si256((const __m256i *)(const void *)(table + j * BF_LANES));
+  }
+  for (size_t i = 0; i < BF_SHORT_PIXELS; i++) {
+    const __m256i x = _mm256_sign_epi16(_mm256_packs_epi32(sums[i].lo, sums[i].hi), sign);
+    index[i] = most;
+    for (size_t j = 0; j < num_thresholds; j++) {
+      index[i] = _mm256_add_epi16(index[i], _mm256_cmpgt_epi16(bounds[j], x));
+    }
+  }
+  for (size_t i = 0; i < num_pixels; i += 2) {
+    const __m256i bytes =
+        _mm256_permutevar8x32_epi32(_mm256_packus_epi16(index[i], index[i + 1]), by_pixel);
+    bf_store_lanes(_mm256_castsi256_si128(bytes), count, out + i * pitch);
+    if (i + 1 < num_pixels) {
+      bf_store_lanes(_mm256_extracti128_si256(bytes, 1), count, out + (i + 1) * pitch);
+    }
+  }
+}
+
 /* acc = bias + x_step * sum, then the epilogue; of wide weights behind the last digit. */
 BF_INLINE void bf_finish_tile(const bf_step *step, uint8_t *arena, const bf_tile_place *place,
                               bf_pair *sums, const int digit_bits) {
   int32_t acc[BF_SHORT_PIXELS * BF_LANES];
+  if (step->epilogue.short_table) {
+    if (step->epilogue.num_thresholds == 3) {
+      bf_finish_short(step, arena, place, sums, 3);
+    } else if (step->epilogue.num_thresholds == 2) {
+      bf_finish_short(step, arena, place, sums, 2);
+    } else {
+      bf_finish_short(step, arena, place, sums, 1);
+    }
+    return;
+  }
   const bf_pair bias = bf_load16(step->bias + place->lane);
   const __m256i x_step = _mm256_set1_epi32(step->x_step);
   const int scaled = step->x_step != 1;
