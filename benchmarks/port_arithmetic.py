@@ -283,7 +283,7 @@ def resnet18() -> list[Layer]:
         layers.append(
             Layer(f"layer{stage}.0.shortcut", size, width // 2, width, 1, 2, is_low=False)
         )
-        layers.append(Layer(f"layer{stage}.0.conv1", size, half, width, 3, 2))
+        layers.append(Layer(f"layer{stage}.0.conv1", size, width // 2, width, 3, 2))
         names = ("0.conv2", "1.conv1", "1.conv2")
         layers += [Layer(f"layer{stage}.{name}", size, width, width) for name in names]
     return [*layers, Layer("fc", 1, 512, 1000, 1, is_low=False)]
