@@ -273,6 +273,11 @@ INT8_RATE = 125.0  # of the prototypes' direct 8-bit convolution, MAC a cycle
 # output; strided ones by population counts.
 PROTOTYPES = {56: 2.2, 28: 2.5, 14: 2.45, 7: 2.12}
 STRIDED_PROTOTYPE = 2.2
+NEEDED = {
+    "direct:avx512vnni", "winograd:avx512vnni", "vector:avx512vnni",
+    "bitserial:avx512vpopcntdq ternary",
+    *(f"dictionary:avx512vbmi {sums} sums" for sums in (4, 8, 16)),
+}  # fmt: skip
 
 
 def resnet18() -> list[Layer]:
@@ -283,7 +288,7 @@ def resnet18() -> list[Layer]:
         layers.append(
             Layer(f"layer{stage}.0.shortcut", size, width // 2, width, 1, 2, is_low=False)
         )
-        layers.append(Layer(f"layer{stage}.0.conv1", size, half, width, 3, 2))
+        layers.append(Layer(f"layer{stage}.0.conv1", size, width // 2, width, 3, 2))
         names = ("0.conv2", "1.conv1", "1.conv2")
         layers += [Layer(f"layer{stage}.{name}", size, width, width) for name in names]
     return [*layers, Layer("fc", 1, 512, 1000, 1, is_low=False)]
@@ -332,11 +337,16 @@ def prototype_rate(layer: Layer) -> float:
 
 
 def estimates(loops: list[Loop]) -> list[Estimate]:
-    """ResNet-18 at T,2 on Zen 5, layer by layer."""
+    """ResNet-18 at T,2 on Zen 5, layer by layer; raises PortArithmeticError."""
     rates = {}
     for loop in loops:
         name = f"{loop.row} {loop.kind}" if loop.row.split(":")[0] in SEVERAL_KINDS else loop.row
         rates[name] = loop.rate("zen5") or 0.0
+    missing = sorted(NEEDED - set(rates))
+    if missing:
+        raise PortArithmeticError(
+            f"no loop of {missing[0]} was found", where="the library", todo="build it for x86-64"
+        )
     found = []
     for layer in resnet18():
         cycles = candidates(layer, rates)
@@ -391,13 +401,13 @@ def main() -> None:
     words = parser.parse_args()
     try:
         loops = row_loops(words.kernels)
+        found = estimates(loops)
         version = subprocess.run(
             [tool("llvm-mca-19", "llvm-mca-20", "llvm-mca"), "--version"],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
     except PortArithmeticError as error:
         parser.exit(error.exit_code, f"error: {error}\n")
-    found = estimates(loops)
     print(loop_table(loops), layer_table(found, words.ghz), sep="\n\n")
     record = {
         "compiler": words.compiler,

@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitfold.errors import UsageError
@@ -33,7 +33,7 @@ from bitfold.kernels.steps import (
 )
 from tests.property.replayed_rows import c_rows, check_packed, compile_c, host_features
 from tests.property.step_reference import Places, aligned_arena, expected_output, view
-from tests.property.strategies import conv_geometries
+from tests.property.strategies import ConvGeometry, conv_geometries
 
 pytestmark = [
     pytest.mark.cc,
@@ -164,6 +164,27 @@ def test_a_convolution_row_equals_the_slow_step(
     rng = np.random.default_rng(seed)
     step, inputs, arena_bytes = conv_step(
         geometry, (x_grid, w_grid), rng, epilogue=epilogue, levels=levels
+    )
+    check([step], (inputs[0][0], inputs), force=row.symbol, arena_bytes=arena_bytes)
+
+
+@rows_of("conv2d")
+@settings(max_examples=12)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 9), st.sampled_from((3, 8))),
+    num_out=st.sampled_from((16, 24, 33, 64, 70)),
+    size=st.sampled_from((1, 3)),
+    grids=st.sampled_from(((Grid.unsigned(2), Grid.narrow(2)), (Grid.unsigned(1), Grid.odd(1)))),
+    epilogue=st.sampled_from(("indices", "wide", "add")),
+    levels=st.sampled_from((2, 3, 4, 7, 16, 256)),
+    seed=SEEDS,
+)
+def test_whole_blocks_of_channels_equal_the_slow_step(
+    row, shape, num_out, size, grids, epilogue, levels, seed
+):
+    geometry = ConvGeometry(shape, num_out, (size, size), (1, 1), (size // 2,) * 4, 1)
+    step, inputs, arena_bytes = conv_step(
+        geometry, grids, np.random.default_rng(seed), epilogue=epilogue, levels=levels
     )
     check([step], (inputs[0][0], inputs), force=row.symbol, arena_bytes=arena_bytes)
 

@@ -68,7 +68,7 @@ def check(step, arena_bytes, row, *, index=None):
 
 @every_row
 @every_grid
-@pytest.mark.parametrize("num_out", [17, 33, 48, 64, 81, 130])
+@pytest.mark.parametrize("num_out", [17, 33, 48, 64, 81, 130, 250, 330])
 def test_any_number_of_output_channels(row, grids, num_out):
     check(*make(grids, shape=(3, 5, 12), num_out=num_out), row)
 

@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(not c_rows(), reason="the C kernel library is not built"),
 ]
 
-TILED = ("packed", "direct")  # rows whose tiles take one block of channels, or two
+TILED = ("packed", "direct")  # rows whose tiles take one block of channels, two or four
 ROWS = [r for r in c_rows() if r.layout in TILED and r.runs_on(host_features())]
 PACKED = [row for row in ROWS if row.layout == "packed"]
 every_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.symbol)
@@ -58,7 +58,7 @@ def check(step, arena_bytes, row, *, index=None):
 
 @every_row
 @pytest.mark.parametrize("w_grid", WEIGHT_GRIDS, ids=str)
-@pytest.mark.parametrize("num_out", [1, 16, 17, 32, 35, 48, 80])
+@pytest.mark.parametrize("num_out", [1, 16, 17, 32, 35, 48, 64, 80, 130])
 def test_odd_and_even_numbers_of_blocks(row, w_grid, num_out):
     grids = (Grid.unsigned(3), w_grid)
     check(*make(grids, shape=(4, 5, 8), num_out=num_out, kernel=(3, 2), pad=1), row)

@@ -6,6 +6,7 @@ void bf_conv2d_bitserial__avx2(const bf_step *restrict step, uint8_t *restrict a
 
 void bf_conv2d_bitserial__avx2(const bf_step *restrict step, uint8_t *restrict arena,
                                const bf_share *restrict share) {
-  const bf_plane_ways ways = {bf_pack_avx2, bf_dot_avx2, NULL, bf_finish_planes, bf_gather_planes};
+  const bf_plane_ways ways = {bf_pack_avx2,     bf_dot_avx2,      NULL,
+                              bf_finish_planes, bf_gather_planes, bf_recombine_dots};
   bf_convolve_plane_tiles(step, arena, share, ways);
 }

@@ -128,28 +128,25 @@ static inline void bf_finish_pixels(const bf_step *restrict step, uint8_t *restr
   }
 }
 
-/* Results of block `block` from output pixel `pixel`; the dots of a pixel are `stride` from those
- * of the one before, sums[i] is what its window sums to.
+/* acc (num_pixels, 16) of the lanes lane …, from dots that lie `stride` apart: bias + x_step *
+ * (w_step
+ * * dot + w_lo * sum of the window), modulo 2^32.
  */
-static inline __attribute__((always_inline)) void bf_finish_dots(
-    const bf_step *restrict step, uint8_t *arena, const uint32_t *dots, size_t stride,
-    const uint32_t *sums, size_t num_pixels, size_t block, size_t pixel,
-    const bf_plane_finisher finish) {
-  const size_t per_group = step->group_lanes / BF_LANES;
-  const size_t lane = block * BF_LANES;
-  const size_t group = block / per_group, o = block % per_group * BF_LANES;
-  const size_t left = step->group_o - o;
-  const uint32_t x_step = (uint32_t)step->x_step, scale = x_step * (uint32_t)step->w_step;
-  int32_t acc[BF_PLANE_PIXELS * BF_LANES];
+typedef void (*bf_plane_recombiner)(const bf_step *restrict step, const uint32_t *restrict dots,
+                                    size_t stride, const uint32_t *restrict sums, size_t num_pixels,
+                                    size_t lane, int32_t *restrict acc);
+
+static inline void bf_recombine_dots(const bf_step *restrict step, const uint32_t *restrict dots,
+                                     size_t stride, const uint32_t *restrict sums,
+                                     size_t num_pixels, size_t lane, int32_t *restrict acc) {
   for (size_t i = 0; i < num_pixels; i++) {
-    const uint32_t offset = x_step * ((uint32_t)step->w_lo * sums[i]);
     for (size_t j = 0; j < BF_LANES; j++) {
-      const uint32_t bias = (uint32_t)step->bias[lane + j] + offset;
-      acc[i * BF_LANES + j] = (int32_t)(bias + scale * dots[i * stride + j]);
+      const uint32_t dot = (uint32_t)step->w_step * dots[i * stride + j];
+      const uint32_t codes = dot + (uint32_t)step->w_lo * sums[i];
+      acc[i * BF_LANES + j] =
+          (int32_t)((uint32_t)step->bias[lane + j] + (uint32_t)step->x_step * codes);
     }
   }
-  finish(step, arena, acc, num_pixels, lane, left < BF_LANES ? left : BF_LANES,
-         pixel * step->o + group * step->group_o + o);
 }
 
 /* As bf_gather_planes; ISA-specific. It may write 15 words behind the window. */
@@ -163,7 +160,24 @@ typedef struct bf_plane_ways {
   bf_plane_tile tile;
   bf_plane_finisher finish;
   bf_plane_gatherer gather;
+  bf_plane_recombiner recombine;
 } bf_plane_ways;
+
+/* Results of block `block` from output pixel `pixel`; the dots of a pixel are `stride` from those
+ * of the one before, sums[i] is what its window sums to.
+ */
+static inline __attribute__((always_inline)) void bf_finish_dots(
+    const bf_step *restrict step, uint8_t *arena, const uint32_t *dots, size_t stride,
+    const uint32_t *sums, size_t num_pixels, size_t block, size_t pixel, const bf_plane_ways ways) {
+  const size_t per_group = step->group_lanes / BF_LANES;
+  const size_t lane = block * BF_LANES;
+  const size_t group = block / per_group, o = block % per_group * BF_LANES;
+  const size_t left = step->group_o - o;
+  int32_t acc[BF_PLANE_PIXELS * BF_LANES];
+  ways.recombine(step, dots, stride, sums, num_pixels, lane, acc);
+  ways.finish(step, arena, acc, num_pixels, lane, left < BF_LANES ? left : BF_LANES,
+              pixel * step->o + group * step->group_o + o);
+}
 
 /* Blocks `blocks` of one group at the `num_pixels` pixels whose windows are gathered. */
 static inline __attribute__((always_inline)) void bf_plane_pixels(
@@ -186,7 +200,7 @@ static inline __attribute__((always_inline)) void bf_plane_pixels(
     }
     for (size_t j = 0; j < num_blocks; j++) {
       bf_finish_dots(step, arena, dots + j * BF_LANES, num_blocks * BF_LANES, sums, num_pixels,
-                     block + j, pixel, ways.finish);
+                     block + j, pixel, ways);
     }
   }
 }
@@ -236,7 +250,8 @@ static inline __attribute__((always_inline)) void bf_convolve_planes(const bf_st
                                                                      const bf_share *share,
                                                                      const bf_plane_packer pack,
                                                                      const bf_plane_dot dot) {
-  const bf_plane_ways ways = {pack, dot, NULL, bf_finish_pixels, bf_gather_planes};
+  const bf_plane_ways ways = {
+      pack, dot, NULL, bf_finish_pixels, bf_gather_planes, bf_recombine_dots};
   bf_convolve_plane_tiles(step, arena, share, ways);
 }
 

@@ -120,6 +120,20 @@ BF_INLINE void bf_gather_avx512(const bf_step *restrict step, const bf_plane_are
   }
 }
 
+/* With one multiplication a dot: x_step * w_step. */
+BF_INLINE void bf_recombine_avx512(const bf_step *restrict step, const uint32_t *restrict dots,
+                                   size_t stride, const uint32_t *restrict sums, size_t num_pixels,
+                                   size_t lane, int32_t *restrict acc) {
+  const uint32_t x_step = (uint32_t)step->x_step, of_sum = x_step * (uint32_t)step->w_lo;
+  const __m512i scale = _mm512_set1_epi32((int)(x_step * (uint32_t)step->w_step));
+  const __m512i bias = bf_load_zmm(step->bias + lane);
+  for (size_t i = 0; i < num_pixels; i++) {
+    const __m512i start = _mm512_add_epi32(bias, _mm512_set1_epi32((int)(of_sum * sums[i])));
+    const __m512i scaled = _mm512_mullo_epi32(scale, bf_load_zmm(dots + i * stride));
+    _mm512_storeu_si512((void *)(acc + i * BF_LANES), _mm512_add_epi32(start, scaled));
+  }
+}
+
 BF_ONCE void bf_finish_plane_rows(const bf_step *restrict step, uint8_t *restrict arena,
                                   const int32_t *restrict acc, size_t num_pixels, size_t lane,
                                   size_t count, size_t at) {

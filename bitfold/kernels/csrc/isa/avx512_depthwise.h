@@ -20,7 +20,11 @@ typedef __m512i bf_vec;
 
 BF_INLINE bf_vec bf_vec_zero(void) { return _mm512_setzero_si512(); }
 
-BF_INLINE bf_vec bf_vec_load(const void *p) { return _mm512_loadu_si512(p); }
+BF_INLINE bf_vec bf_vec_load(const void *p) {
+  bf_vec value = _mm512_loadu_si512(p);
+  BF_IN_REGISTER(value)
+  return value;
+}
 
 BF_INLINE void bf_vec_store(void *p, bf_vec v) { _mm512_storeu_si512(p, v); }
 

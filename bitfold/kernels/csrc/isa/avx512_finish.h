@@ -46,9 +46,19 @@ BF_INLINE __m512i bf_join_eights(__m512i even, __m512i odd) {
   return _mm512_mask_mov_epi32(even, 0xaaaa, _mm512_slli_epi64(odd, 32));
 }
 
-BF_INLINE __m512i bf_shift_eights(bf_eights sums, size_t shift) {
-  const __m512i even = (__m512i)((bf_eight)sums.even >> (int64_t)shift);
-  return bf_join_eights(even, (__m512i)((bf_eight)sums.odd >> (int64_t)shift));
+/* Floor shifts by vectors: one operation everywhere, where a scalar's may be two. SIMDe 0.7 lacks
+ * both.
+ */
+#if defined(BF_EMULATE_AVX512)
+#define BF_FLOOR32(x, shift) ((__m512i)((bf_sixteen)(x) >> (bf_sixteen)(shift)))
+#define BF_FLOOR64(x, shift) ((__m512i)((bf_eight)(x) >> (bf_eight)(shift)))
+#else
+#define BF_FLOOR32(x, shift) _mm512_srav_epi32(x, shift)
+#define BF_FLOOR64(x, shift) _mm512_srav_epi64(x, shift)
+#endif
+
+BF_INLINE __m512i bf_shift_eights(bf_eights sums, __m512i shift) {
+  return bf_join_eights(BF_FLOOR64(sums.even, shift), BF_FLOOR64(sums.odd, shift));
 }
 
 /* ------------------------------------------------------------------------------- indices */
@@ -207,7 +217,7 @@ BF_INLINE void bf_finish_indices(const bf_step *step, uint8_t *arena, const bf_r
 typedef struct bf_wide_rule {
   __m512i multiplier, offset32, least, bend;
   bf_eights offset, half;
-  size_t shift, bend_shift;
+  __m512i shift32, shift, bend_shift;
 } bf_wide_rule;
 
 BF_INLINE bf_wide_rule bf_load_wide_rule(const bf_epilogue *e, size_t lane) {
@@ -219,8 +229,9 @@ BF_INLINE bf_wide_rule bf_load_wide_rule(const bf_epilogue *e, size_t lane) {
                         .bend = bf_low_sixteen(bend + lane),
                         .offset = bf_load_eights(e->offset + lane),
                         .half = {half, half},
-                        .shift = e->shift,
-                        .bend_shift = e->negative_shift};
+                        .shift32 = _mm512_set1_epi32(e->shift < 31 ? (int)e->shift : 31),
+                        .shift = _mm512_set1_epi64((int64_t)e->shift),
+                        .bend_shift = _mm512_set1_epi64((int64_t)e->negative_shift)};
 }
 
 typedef __m512i (*bf_update)(const bf_wide_rule *rule, __m512i acc);
@@ -228,7 +239,7 @@ typedef __m512i (*bf_update)(const bf_wide_rule *rule, __m512i acc);
 BF_INLINE __m512i bf_update32(const bf_wide_rule *rule, __m512i acc) {
   const __m512i product = _mm512_mullo_epi32(acc, rule->multiplier);
   const __m512i sum = _mm512_add_epi32(product, rule->offset32);
-  return _mm512_max_epi32((__m512i)((bf_sixteen)sum >> (int)rule->shift), rule->least);
+  return _mm512_max_epi32(BF_FLOOR32(sum, rule->shift32), rule->least);
 }
 
 BF_INLINE __m512i bf_update64(const bf_wide_rule *rule, __m512i acc) {
