@@ -252,36 +252,6 @@ def test_train_writes_a_checkpoint_that_exports(folder, tmp_path, run_json):
     assert run_json("export", tmp_path / "t.pt", "-o", tmp_path / "t.onnx")[0] == 0
 
 
-@pytest.mark.parametrize(
-    ("words", "steps", "count"),
-    [
-        (
-            ("--net", "resnet8", "--method", "uniq", "--per-kernel", "--width", "0.25"),
-            "layer1.0.conv1.weight_quantizer.delta", 4,
-        ),
-        (
-            ("--net", "mobilenetv1", "--method", "basq", "--per-channel", "--width", "0.125",
-             "--genome", "0,1,2,3,4,5,6,0,1,2,3,4,5"),
-            "blocks.1.1.act.s", 8,
-        ),
-    ],
-    ids=["uniq", "basq"],
-)  # fmt: skip
-def test_train_gives_each_kernel_or_channel_a_step(tmp_path, run_json, words, steps, count):
-    from bitfold.models import load_checkpoint
-
-    images = np.random.default_rng(1).integers(0, 256, (24, 16, 16, 1), dtype=np.uint8)
-    np.savez(tmp_path / "train.npz", images=images, labels=np.arange(24) % 2)
-    code, _ = run_json(
-        "train", "--bits", "2,2", "--no-compile", *words, "--data", tmp_path / "train.npz",
-        "--epochs", 1, "--batch-size", 10, "-o", tmp_path / "t.pt",
-    )  # fmt: skip
-    assert code == 0
-    state = load_checkpoint(tmp_path / "t.pt").model.state_dict()
-    assert state[steps].shape == (count,)
-    assert len(set(state[steps].tolist())) > 1
-
-
 def test_train_refuses_before_any_work(tmp_path, capsys):
     words = ("train", "--net", "resnet8", "--bits", "2,2", "-o", tmp_path / "t.pt")
     assert fails(capsys, *words, "--init", tmp_path / "none.pt")[0] == 2

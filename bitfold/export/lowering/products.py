@@ -85,8 +85,9 @@ def digits_of(values: IntArray) -> tuple[IntArray, ...]:
 
 def largest_input(count: int) -> int:
     """Greatest integer that ``count`` digits hold and that int32 holds beside its highest one."""
-    digits = DIGIT * sum(BASE**k for k in range(count))
-    return min(digits, (INT32_MAX - BASE ** (count - 1)) // 2)
+    digits: int = DIGIT * sum(BASE**k for k in range(count))
+    highest: int = BASE ** (count - 1)
+    return min(digits, (INT32_MAX - highest) // 2)
 
 
 def lower_product(build: Builder, node: Product) -> None:
