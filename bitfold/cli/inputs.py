@@ -49,6 +49,12 @@ GenomeOption = Annotated[
     typer.Option("--genome", metavar="G", help="BASQ: a branch a unit, 5,3,2,…, or a JSON file."),
 ]
 WidthOption = Annotated[float, typer.Option("--width", help="Factor on all channel counts.")]
+PerKernelFlag = Annotated[
+    bool, typer.Option("--per-kernel", help="UniQ: a weight step a kernel, not a layer.")
+]
+PerChannelFlag = Annotated[
+    bool, typer.Option("--per-channel", help="BASQ: an activation step an input channel.")
+]
 
 
 def require_file(path: Path, *, kind: str) -> None:
@@ -155,6 +161,20 @@ def known_bits(text: str | None, *, net: str, method: str) -> tuple[int, int]:
         )
     check_offered(net, method, pair)
     return pair
+
+
+def require_method_of_steps(method: str, *, per_kernel: bool, per_channel: bool) -> None:
+    """Raise UsageError where ``method`` does not have the steps that a flag asks for."""
+    for is_given, option, owner in (
+        (per_kernel, "--per-kernel", "uniq"),
+        (per_channel, "--per-channel", "basq"),
+    ):
+        if is_given and method != owner:
+            raise UsageError(
+                f"{method} has no such steps",
+                where=f"option {option}",
+                todo=f"Leave it out; it is for {owner}.",
+            )
 
 
 def parse_genome(text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -11,11 +11,14 @@ from bitfold.cli.inputs import (
     MethodOption,
     NetOption,
     OutputOption,
+    PerChannelFlag,
+    PerKernelFlag,
     WidthOption,
     known_bits,
     parse_genome,
     parse_shape,
     require_folder_of,
+    require_method_of_steps,
 )
 from bitfold.cli.shell import Shell, Verb, one_of
 
@@ -29,12 +32,6 @@ ShapeOption = Annotated[str, typer.Option("--input", metavar="HxWxC", help="Shap
 ClassesOption = Annotated[int, typer.Option("--classes", min=1, help="Number of classes.")]
 StemOption = Annotated[
     str, typer.Option("--stem", help="auto, large (strides, as for ImageNet) or small.")
-]
-PerKernelFlag = Annotated[
-    bool, typer.Option("--per-kernel", help="UniQ: a weight step a kernel, not a layer.")
-]
-PerChannelFlag = Annotated[
-    bool, typer.Option("--per-channel", help="BASQ: an activation step an input channel.")
 ]
 
 
@@ -59,6 +56,7 @@ def new(
     trained. A BASQ network has branch 0 everywhere unless ``--genome`` says otherwise.
     """
     pair = known_bits(bits, net=net, method=method)
+    require_method_of_steps(method, per_kernel=per_kernel, per_channel=per_channel)
     require_folder_of(output)
     shape = parse_shape(input_shape)
     chosen_stem = one_of(stem, STEMS, option="--stem")

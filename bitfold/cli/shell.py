@@ -39,6 +39,7 @@ DEBUG_VARIABLE = "BITFOLD_DEBUG"
 INTERRUPTED, PIPE_CLOSED = 130, 141
 UNUSED_VERB = ""
 WIDTH_WITHOUT_TERMINAL = 200
+LONGEST_SHOWN = 1000
 EXTRAS = {
     "torch": "export",
     "PIL": "export",
@@ -175,11 +176,19 @@ def _indented(label: str, text: str) -> list[str]:
     return [f"  {label:<6} {lines[0]}", *(f"         {line}" for line in lines[1:])]
 
 
+def _shown(text: str) -> str:
+    """``text`` without control characters and of bounded length: files name their own parts."""
+    clear = (c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text[:LONGEST_SHOWN])
+    rest = len(text) - LONGEST_SHOWN
+    return "".join(clear) + (f"… and {rest} characters more" if rest > 0 else "")
+
+
 def error_block(error: BitfoldError, *, verb: str) -> str:
     """The short block for a person: what is wrong, where, what to do next."""
-    lines = [f"bitfold {verb}".rstrip() + f": error: {error.what}"]
-    lines += _indented("where:", error.where) if error.where else []
-    lines += _indented("do:", error.todo) if error.todo else []
+    what, where, todo = map(_shown, (error.what, error.where, error.todo))
+    lines = [f"bitfold {verb}".rstrip() + f": error: {what}"]
+    lines += _indented("where:", where) if where else []
+    lines += _indented("do:", todo) if todo else []
     return "\n".join(lines)
 
 

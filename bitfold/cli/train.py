@@ -13,12 +13,15 @@ from bitfold.cli.inputs import (
     MethodOption,
     NetOption,
     OutputOption,
+    PerChannelFlag,
+    PerKernelFlag,
     WidthOption,
     known_bits,
     parse_genome,
     parse_shape,
     require_file,
     require_folder_of,
+    require_method_of_steps,
 )
 from bitfold.cli.shell import Shell, Verb, one_of, write_output
 from bitfold.errors import OutputError, UsageError
@@ -124,6 +127,8 @@ def train(
     no_compile: NoCompileFlag = False,
     width: WidthOption = 1.0,
     stem: StemOption = "auto",
+    per_kernel: PerKernelFlag = False,
+    per_channel: PerChannelFlag = False,
     log_dir: LogOption = None,
     plot: PlotFlag = False,
 ) -> None:
@@ -132,6 +137,7 @@ def train(
     The state lies beside the checkpoint (CKPT.state): run the same line again to go on.
     """
     pair = known_bits(bits, net=net, method=method)
+    require_method_of_steps(method, per_kernel=per_kernel, per_channel=per_channel)
     for path in (init, teacher):
         if path is not None:
             require_file(path, kind="checkpoint")
@@ -157,6 +163,7 @@ def train(
         size=None if input_shape is None else parse_shape(input_shape),
         weight_grid=_choice(weight_grid, GRIDS, option="--weight-grid"),
         stem=one_of(stem, STEMS, option="--stem"),
+        per_kernel=per_kernel, per_channel=per_channel,
         genome=genes, block_bits=block_bits, init=init, teacher=teacher,
         log=_log_stem(log_dir, output), threads=threads, workers=workers, device=device,
     )  # fmt: skip

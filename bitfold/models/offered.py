@@ -20,8 +20,8 @@ class MethodBits:
 
 METHODS: Mapping[str, MethodBits] = MappingProxyType(
     {
-        "pact-sawb": MethodBits(weights=(2, 3, 4), activations=(1, 2, 3, 4, 8)),
-        "pact-dorefa": MethodBits(weights=(2, 3, 4), activations=(1, 2, 3, 4, 8)),
+        "pact-sawb": MethodBits(weights=(2, 3, 4, 8), activations=(1, 2, 3, 4, 8)),
+        "pact-dorefa": MethodBits(weights=(1, 2, 3, 4, 8), activations=(1, 2, 3, 4, 8)),
         "uniq": MethodBits(weights=(1, 2, 3, 4, 8), activations=(1, 2, 3, 4, 8)),
         "sttn": MethodBits(weights=(2,), activations=(2,)),
         "stqn": MethodBits(weights=(2, 3, 4), activations=(2, 3, 4)),

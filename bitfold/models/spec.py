@@ -11,8 +11,8 @@ GridKind = Literal["odd", "narrow"]
 Stem = Literal["auto", "large", "small"]
 
 # The grid a width is trained on unless asked otherwise: below 4 bits a lost level costs more than
-# a missing zero; at 4 bits −7…7 keeps the zero and fits a signed 4-bit integer.
-DEFAULT_GRID: dict[int, GridKind] = {2: "odd", 3: "odd", 4: "narrow"}
+# a missing zero; from 4 bits on −7…7 keeps the zero and fits a signed integer of as many bits.
+DEFAULT_GRID: dict[int, GridKind] = {2: "odd", 3: "odd", 4: "narrow", 8: "narrow"}
 
 MAX_SIDE = 4096
 MAX_CHANNELS = 64

@@ -256,6 +256,8 @@ def test_train_refuses_before_any_work(tmp_path, capsys):
     words = ("train", "--net", "resnet8", "--bits", "2,2", "-o", tmp_path / "t.pt")
     assert fails(capsys, *words, "--init", tmp_path / "none.pt")[0] == 2
     assert fails(capsys, *words, "--weight-grid", "even")[0] == 2
+    code, shown = fails(capsys, *words, "--per-kernel")
+    assert (code, "pact-sawb has no such steps" in shown) == (2, True)
     assert fails(capsys, *words, "--data", tmp_path / "none.npz")[0] == 2
     assert fails(capsys, *words, "--method", "ternary")[0] == 2
     assert fails(capsys, *words, "--method", "sttn", "--net", "mlp")[0] == 2

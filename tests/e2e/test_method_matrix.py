@@ -16,6 +16,7 @@ from bitfold.kernels.c_backend import c_rows
 from bitfold.models import NetSpec, Preprocessing, new_network
 from bitfold.models.nets.catalogue import count_genes
 from bitfold.models.offered import METHODS, NETS
+from bitfold.models.spec import DEFAULT_GRID
 from bitfold.runtime import Session
 
 pytestmark = pytest.mark.torch
@@ -49,6 +50,7 @@ def small(net, method, bits, **options):
         "class_names": ("a", "b", "c", "d", "e"),
         "preprocessing": Preprocessing(124, 58),
         "width": WIDTHS.get(net, 0.25),
+        "weight_grid": DEFAULT_GRID.get(bits[0], "odd"),
         **options,
     }
     genes = count_genes(NetSpec(**fields)) if method == "basq" else 0

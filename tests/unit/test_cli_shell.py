@@ -72,6 +72,13 @@ def test_the_error_block_has_three_parts():
     )
 
 
+def test_what_a_file_calls_its_parts_neither_moves_the_terminal_nor_fills_it():
+    shown = error_block(errors.InputError("a\x1b[31mb\udc80 ≤ c\nd"), verb="export")
+    assert shown == "bitfold export: error: a\\x1b[31mb\\udc80 ≤ c\nd"
+    long = error_block(errors.InputError("x" * 5000), verb="export")
+    assert long.endswith("x… and 4000 characters more")
+
+
 def test_an_interruption_is_one_line(capsys):
     assert call(raises(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == "bitfold probe: interrupted\n"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bitfold.errors import RangeError, UnsupportedError
-from bitfold.export.lowering.products import BASE, LARGEST_INPUT, digits_of
+from bitfold.export.lowering.products import BASE, INPUT_DIGITS, digits_of, largest_input
 from bitfold.export.qgraph import (
     Activation,
     Affine,
@@ -60,7 +60,7 @@ def assert_exact(nodes, images):
 
 
 @pytest.mark.parametrize(
-    "value", [0, 127, -127, 128, -128, 255, 127 * 256, 127 * 256 + 1, -(10**12), LARGEST_INPUT]
+    "value", [0, 127, -127, 128, -128, 255, 127 * 256, 127 * 256 + 1, -(10**12), 8290687]
 )
 def test_digits_of_base_255_give_the_number_back(value):
     digits = digits_of(np.array([value]))
@@ -69,8 +69,10 @@ def test_digits_of_base_255_give_the_number_back(value):
 
 
 def test_three_digits_hold_the_largest_input_and_no_more():
-    assert len(digits_of(np.array([LARGEST_INPUT]))) == 3
-    assert len(digits_of(np.array([LARGEST_INPUT + 1]))) == 4
+    for count in (2, INPUT_DIGITS):
+        assert len(digits_of(np.array([largest_input(count)]))) == count
+        assert len(digits_of(np.array([largest_input(count) + 1]))) == count + 1
+    assert len(digits_of(np.array([largest_input(4)]))) == 4
 
 
 def test_a_convolution_with_wide_weights_is_the_wide_product():
@@ -273,11 +275,34 @@ def test_the_error_of_an_unquantized_image_follows_its_channels_through_a_flatte
     assert carried <= Fraction(low.build.known["c"].error[0])
 
 
-def test_large_unquantized_values_give_up_fraction_bits_and_stay_within_their_bound():
+@pytest.mark.parametrize(
+    ("gain", "digits", "finest"),
+    [(1, 3, 2**-13), (40, 4, 2**-14), (300, 4, 2**-10), (2000, 4, 2**-8), (40_000, 4, 2**-4)],
+)
+def test_large_unquantized_values_take_a_digit_more_before_they_give_up_bits(gain, digits, finest):
+    """At 255·gain: on a stream of one resolution where it leaves enough bits, else on its own."""
     node = conv("relu", np.array([[[[1]]]]), Grid.narrow(2))
-    graph = unquantized((Fraction(40),), (node,))
-    low = lowered_at(graph)
-    assert_within_bounds(graph, low, [np.full((2, 3, 1), 255, np.uint8)])
+    graph = unquantized((Fraction(gain),), (node,))
+    low = lowered(graph)
+    splits = [n for n in low.graph.nodes if isinstance(n, Thresholds)]
+    assert len(splits) == digits
+    assert low.build.known["c"].error.max() <= finest
+    assert_within_bounds(graph, low, [np.full((2, 3, 1), 255, np.uint8), image_of((2, 3, 1))])
+
+
+def test_a_stream_of_one_resolution_does_not_get_coarse_unnoticed():
+    node = conv("relu", np.array([[[[1]]]]), Grid.narrow(2))
+    graph = unquantized((Fraction(40_000),), (node,))
+    with pytest.raises(RangeError):
+        lowered_at(graph, 12)
+    assert lowered_at(graph, 16, adaptive=True).build.known["c"].error.max() > 0
+
+
+def test_values_that_no_fraction_bit_holds_are_a_range_error():
+    node = conv("relu", np.array([[[[1]]]]), Grid.narrow(2))
+    graph = unquantized((Fraction(2**23),), (node,))
+    with pytest.raises(RangeError):
+        lowered_at(graph, 16, adaptive=True)
 
 
 def test_two_layers_share_the_digits_of_their_input():

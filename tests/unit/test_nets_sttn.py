@@ -153,3 +153,10 @@ def test_a_network_can_be_traced(method, bits):
     model = settled(SttnResNet(spec_of(method=method, bits=bits)))
     traced = fx.GraphModule(model, Tracer().trace(model))
     assert torch.equal(logits_of(traced), logits_of(model))
+
+
+def test_a_weight_drawn_as_zero_gets_a_sign(monkeypatch):
+    """Of the tens of millions that a large network draws, one or two are exactly 0."""
+    monkeypatch.setattr(nn.init, "normal_", lambda tensor, *_: tensor.data.zero_())
+    block = SttnResNet(spec_of()).blocks[0]
+    assert block.conv1.weight_quantizer.faults(block.conv1.weight) == []

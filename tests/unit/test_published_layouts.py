@@ -76,6 +76,24 @@ def test_uniq_depths_are_counted():
     assert_same_logits(read({"net": uniq_state(model, cifar_name)}, 16), model)
 
 
+@pytest.mark.parametrize(("bits", "stem"), [(2, "small"), (1, "large")])
+def test_a_stem_may_have_a_width_of_its_own(bits, stem):
+    channels = (2, 3, 4, 5)
+    model = random_network("resnet8", "uniq", (bits, bits), 16, channels=channels, stem=stem)
+    loaded = read(uniq_state(model, imagenet_name), 16)
+    assert_same_logits(loaded, model)
+    assert loaded.model.layer1[0].shortcut.stride == (1, 1)
+
+
+def test_the_stem_of_a_pact_file_may_have_a_width_of_its_own():
+    fields = {"channels": (2, 3, 4, 5), "stem": "small", "weight_grid": "narrow"}
+    model = random_network("resnet8", "pact-sawb", (2, 4), 16, **fields)
+    for block in (model.layer1[0], model.layer2[0], model.layer3[0]):
+        block.shortcut_act = nn.ReLU()
+    loaded = read({"state_dict": pact_state(model.eval(), cifar_name)}, 16, bits=(2, 4))
+    assert_same_logits(loaded, model)
+
+
 def test_a_state_dict_without_a_wrapper_is_read():
     model = random_network("resnet8", "uniq", (2, 2), 16, channels=(3, 4, 5), stem="small")
     assert_same_logits(read(uniq_state(model, cifar_name), 16), model)

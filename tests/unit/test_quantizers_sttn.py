@@ -125,6 +125,14 @@ def test_a_latent_of_zero_is_a_fault():
     ]
 
 
+def test_training_gives_a_latent_of_zero_a_sign():
+    latent = _latent()
+    latent[1, 0, 0, 0, 0] = 0
+    SttnWeight().constrain(latent)
+    assert SttnWeight().faults(latent) == []
+    assert 0 < float(latent[1, 0, 0, 0, 0]) < 1e-30
+
+
 def test_merged_weights_decode_exactly():
     merged = SttnWeight()(_latent(seed=3)).detach()
     merged[1] = 0

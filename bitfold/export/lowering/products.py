@@ -23,7 +23,14 @@ import numpy as np
 from bitfold.errors import RangeError, UnsupportedError
 from bitfold.export.lowering.builder import ZERO, Builder, ErrorArray, Pending, spread
 from bitfold.export.lowering.quantizers import append_one
-from bitfold.export.lowering.stream import add, bits_within, on_stream, reach, rescaled
+from bitfold.export.lowering.stream import (
+    SATURATE_BELOW,
+    add,
+    bits_within,
+    on_stream,
+    reach,
+    rescaled,
+)
 from bitfold.export.qgraph import Conv, FullyConnected, Rationals
 from bitfold.ir import (
     INT32_MAX,
@@ -43,7 +50,6 @@ BASE = 255
 DIGIT = 127
 MAX_WEIGHT_DIGITS = 3
 INPUT_DIGITS = 3
-LARGEST_INPUT = DIGIT * (BASE**2 + BASE + 1)
 MAX_MULTIPLIER_BITS = 22
 MAX_OFFSET_FACTOR = 1 << 10
 
@@ -75,6 +81,13 @@ def digits_of(values: IntArray) -> tuple[IntArray, ...]:
         digits.append(digit)
         values = (values - digit) // BASE
     return tuple(digits)
+
+
+def largest_input(count: int) -> int:
+    """Greatest integer that ``count`` digits hold and that int32 holds beside its highest one."""
+    digits: int = DIGIT * sum(BASE**k for k in range(count))
+    highest: int = BASE ** (count - 1)
+    return min(digits, (INT32_MAX - highest) // 2)
 
 
 def lower_product(build: Builder, node: Product) -> None:
@@ -288,13 +301,11 @@ def _input_digits(build: Builder, name: str) -> tuple[Pending, ...]:
     tensor = build.types[source.name]
     if not (source.is_uniform and isinstance(tensor, WideTensor)):
         source = on_stream(build, name)
-    if build.largest(source.name) > LARGEST_INPUT:
-        bits = bits_within(build, reach(build, source))
-        while reach(build, source) * 2**bits + 1 > LARGEST_INPUT:
-            bits -= 1
+    count, bits = _room_for(build, source, name)
+    if build.largest(source.name) > largest_input(count):
         source = rescaled(build, source, name, bits=bits)
     found, rest, left = [], source.name, build.largest(source.name)
-    for k in range(INPUT_DIGITS - 1, -1, -1):
+    for k in range(count - 1, -1, -1):
         most = max(1, (left + BASE**k // 2) // BASE**k)
         digit, rest = _split(build, f"{name}.digit{k}", rest, unit=BASE**k, most=most)
         left = min(left, BASE**k // 2)
@@ -303,6 +314,26 @@ def _input_digits(build: Builder, name: str) -> tuple[Pending, ...]:
         found.append(replace(source, name=digit, gain=gains, error=errors))
     build.digits[name] = tuple(found)
     return build.digits[name]
+
+
+def _room_for(build: Builder, source: Pending, name: str) -> tuple[int, int]:
+    """(digits, fraction bits) for an unquantized input: one digit more where few bits are left.
+
+    Raises RangeError where no number of bits fits.
+    """
+    count, bits = INPUT_DIGITS, build.fraction_bits
+    if build.largest(source.name) <= largest_input(count):
+        return count, bits
+    limit = reach(build, source)
+    for count in (INPUT_DIGITS, INPUT_DIGITS + 1):
+        bits = bits_within(build, limit)
+        while bits and limit * 2**bits + 1 > largest_input(count):
+            bits -= 1
+        if bits >= SATURATE_BELOW:
+            break
+    if limit * 2**bits + 1 > largest_input(count):
+        raise RangeError(f"values up to {float(limit):.4g} do not fit", where=f"tensor {name}")
+    return count, bits
 
 
 def _split(build: Builder, name: str, x: str, *, unit: int, most: int) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from bitfold.errors import RangeError
 from bitfold.export.fixed_point import fixed_point
 from bitfold.export.lowering.builder import ONE, ZERO, Bend, Builder, ErrorArray, Pending, exactly
 from bitfold.export.qgraph import Flex, MaxPool, MeanPool, PadChannels, Rationals
@@ -31,6 +32,8 @@ SLOPE_BITS = 24
 ADAPTIVE_ROOM = 4
 # Where proven ranges leave fewer fraction bits than this, batch norms saturate.
 SATURATE_BELOW = 14
+# A stream of one resolution does not fit where it would have to be coarser than this somewhere.
+COARSEST = 12
 
 
 def resolution(build: Builder, source: Pending) -> int | None:
@@ -53,10 +56,15 @@ def reach(build: Builder, source: Pending) -> Fraction:
 
 
 def bits_within(build: Builder, limit: Fraction) -> int:
-    """Most fraction bits, at most the stream's, at which ``limit`` fits int32."""
+    """Most fraction bits, at most the stream's, at which ``limit`` fits int32.
+
+    Raises RangeError where a stream of one resolution (not ``adaptive``) would lose too many.
+    """
     bits = build.fraction_bits
     while bits and (limit + 1) * 2**bits > INT32_MAX:
         bits -= 1
+    if not build.adaptive and bits < min(build.fraction_bits, COARSEST):
+        raise RangeError(f"values up to {float(limit):.4g} leave {bits} fraction bits")
     return bits
 
 

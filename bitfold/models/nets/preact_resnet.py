@@ -30,6 +30,18 @@ def _depths(spec: NetSpec) -> tuple[int, ...]:
     return {**DEPTHS, **BOTTLENECK_DEPTHS}[spec.net]
 
 
+def _widths(spec: NetSpec) -> tuple[int, ...]:
+    """Channels of the stem and of each stage; UsageError where ``spec.channels`` has other counts.
+
+    ``spec.channels`` may leave the stem out where it has those of the first stage.
+    """
+    published = plain_widths(len(_depths(spec)))
+    if len(spec.channels) == len(published) + 1:
+        return spec.channels
+    widths = scaled_channels(spec, published)
+    return (widths[0], *widths)
+
+
 class PreActBlock(nn.Module):
     """Two quantized 3x3 convolutions around a full-precision residual stream."""
 
@@ -59,26 +71,25 @@ class PreActBlock(nn.Module):
 class PreActResNet(QuantNet):
     """Pre-activation ResNet on raw pixels (N, C, H, W), values 0…255, any float dtype.
 
-    Channel counts: one a stage; the stem has those of the first. The stem of ImageNet networks
-    comes from 64 pixels a side on, unless ``spec.stem`` says otherwise.
+    Channel counts: one a stage; the stem has those of the first, or its own in front of them. The
+    stem of ImageNet networks comes from 64 pixels a side on, unless ``spec.stem`` says otherwise.
     """
 
     def __init__(self, spec: NetSpec) -> None:
         super().__init__(spec)
         scheme = Scheme.of(spec)
         is_bottleneck = spec.net in BOTTLENECK_DEPTHS
-        widths = scaled_channels(spec, plain_widths(len(_depths(spec))))
+        channels, *widths = _widths(spec)
         self.norm = scheme.norm()
         self.input_act = scheme.input_act()
         self.has_large_stem = has_large_stem(spec)
         if self.has_large_stem:
-            self.conv1 = scheme.first(widths[0], 7, stride=2)
-            self.bn1 = nn.BatchNorm2d(widths[0])
+            self.conv1 = scheme.first(channels, 7, stride=2)
+            self.bn1 = nn.BatchNorm2d(channels)
             self.relu1 = nn.ReLU()
             self.max_pool = nn.MaxPool2d(3, stride=2, padding=1)
         else:
-            self.conv1 = scheme.first(widths[0], 3)
-        channels = widths[0]
+            self.conv1 = scheme.first(channels, 3)
         for i, num_blocks in enumerate(_depths(spec)):
             stage = nn.Sequential()
             for j in range(num_blocks):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bitfold.errors import UsageError
-from bitfold.models.layers import QuantConv2d
+from bitfold.models.layers import QuantConv2d, QuantLinear
 from bitfold.models.nets.base import QuantNet
 from bitfold.models.nets.scheme import Scheme
 from bitfold.models.nets.stages import (
@@ -121,6 +121,9 @@ class SttnResNet(QuantNet):
                 if isinstance(module, QuantConv2d) and module.weight_quantizer.kernels > 1:
                     fan = module.weight[0, 0].numel()
                 nn.init.normal_(module.weight, 0, 1 / fan)
+            # Of some ten million draws one or two are exactly 0.
+            if isinstance(module, QuantConv2d | QuantLinear):
+                module.weight_quantizer.constrain(module.weight)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(N, C, H, W) → logits (N, classes)."""

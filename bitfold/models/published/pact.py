@@ -108,7 +108,7 @@ def _spec(table: TensorTable, options: PublishedOptions, shape: ResNetShape) -> 
         class_names=options.names_of(shape.num_classes),
         preprocessing=preprocessing,
         weight_grid="narrow",
-        channels=shape.widths,
+        channels=shape.channels,
         edge_bits=options.float_edge_bits,
         stem="large" if STEMS[shape.stem_kernel] == "large" else "small",
     )

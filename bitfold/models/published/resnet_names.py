@@ -69,6 +69,12 @@ class ResNetShape:
     in_channels: int
     num_classes: int
 
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """``NetSpec.channels``: a width a stage, behind that of the stem where it differs."""
+        has_own_stem = self.stem != self.widths[0]
+        return (self.stem, *self.widths) if has_own_stem else self.widths
+
     def blocks(self) -> Iterator[tuple[int, int, int, int]]:
         """(stage, block, input channels, output channels) in order."""
         before = self.stem

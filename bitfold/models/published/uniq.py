@@ -62,7 +62,9 @@ def _resnet(table: TensorTable, options: PublishedOptions, shape: ResNetShape) -
     names = shape.names
     body = names.of_block(0, 0).conv1
     spec = _spec(table, options, body, classes=shape.num_classes)
-    spec = _with(spec, _net_of(table, shape), shape.widths, large=shape.stem_kernel == LARGE_KERNEL)
+    spec = _with(
+        spec, _net_of(table, shape), shape.channels, large=shape.stem_kernel == LARGE_KERNEL
+    )
     assembly = Assembly(spec, table)
     _layer(assembly, Layer(names.stem, "conv1", "input_act", _edge_bits(spec)))
     if spec.stem == "large":
@@ -148,12 +150,6 @@ def _net_of(table: TensorTable, shape: ResNetShape) -> str:
             f"a ResNet with stages of {shape.depths} blocks and a stem of {shape.stem_kernel}x"
             f"{shape.stem_kernel}",
             todo="Known: " + ", ".join(known.values()) + ", stems of 3x3 and 7x7.",
-        )
-    if shape.stem != shape.widths[0]:
-        raise table.unsupported(
-            f"{shape.names.stem}.weight has {shape.stem} outputs, the first stage "
-            f"{shape.widths[0]}",
-            todo="Networks whose first stage is as wide as their stem are read.",
         )
     return known[shape.depths]
 

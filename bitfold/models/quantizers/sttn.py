@@ -125,8 +125,9 @@ class StqnWeight(WeightQuantizer):
 
     @torch.no_grad()
     def constrain(self, weight: Tensor) -> None:
-        """Clamp the latent kernels to [−1, 1], in place."""
+        """Clamp the latent kernels to [−1, 1], in place; one that is exactly 0 gets a sign."""
         weight.clamp_(-1, 1)
+        weight.masked_fill_(weight == 0, torch.finfo(weight.dtype).tiny)
 
     def faults(self, weight: Tensor) -> list[str]:
         """Latents that are 0, which have no sign, or not finite."""
