@@ -203,6 +203,7 @@ def _check_geometry(s: _Struct) -> None:
     _require(group_lanes == _round_up(group_o, LANES), "lanes")
     is_plain = groups == 1 and (padded_h, padded_w) == (h, w)
     _require(is_plain or s.size("has_copy") == 1, "a padded input is not copied")
+    _require(s.size("has_copy") <= 1, "more than one copy")
 
 
 Needs = tuple[int, int, int]  # panels, bytes of one, bytes of scratch
