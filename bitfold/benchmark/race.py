@@ -128,7 +128,8 @@ def _race(
             seen.append((racer.import_ms, racer.cold_start_ms))
         for number in range(options.rounds):
             report(number)
-            for racer in racers:
+            first = number % len(racers)  # nobody always follows the same neighbour
+            for racer in racers[first:] + racers[:first]:
                 racer.turn()
             meter.turn()
         return tuple(
