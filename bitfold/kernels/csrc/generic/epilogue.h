@@ -6,6 +6,11 @@
 
 enum { BF_LANES = 16 };
 
+/* What finishes the rows of several pixels; defined first where an ISA has another name for it. */
+#if !defined(BF_FINISH_ROWS)
+#define BF_FINISH_ROWS bf_finish_rows
+#endif
+
 /* floor(value / 2^shift); shifting a negative number right is arithmetic on every compiler here. */
 static inline int64_t bf_shift_floor(int64_t value, size_t shift) { return value >> shift; }
 

@@ -1,16 +1,11 @@
 /* Vector form of generic/lanewise.h: a block's constants are loaded once for a strip of pixels.
  *
- * Include an ISA's bf_rows and bf_finish_rows first; define BF_FINISH_ROWS where the latter has
- * another name.
+ * Include an ISA's bf_rows and bf_finish_rows first.
  */
 #ifndef BITFOLD_LANEWISE_STRIPS_H
 #define BITFOLD_LANEWISE_STRIPS_H
 
 #include "generic/lanewise.h"
-
-#if !defined(BF_FINISH_ROWS)
-#define BF_FINISH_ROWS bf_finish_rows
-#endif
 
 enum { BF_WIDENED_PIXELS = 32 };
 

@@ -2,8 +2,7 @@
  * products. Blocks of tiles are transformed into scratch, groups of six tiles at a time multiplied
  * with the panels of one block of 16 output channels, transformed back and finished.
  *
- * Define BF_VECTOR_BYTES, and bf_finish_rows and bf_sum_bytes of the ISA, first; BF_FINISH_ROWS
- * where the ISA has another name for the former.
+ * Define BF_VECTOR_BYTES, and bf_finish_rows and bf_sum_bytes of the ISA, first.
  */
 #ifndef BITFOLD_WINOGRAD_H
 #define BITFOLD_WINOGRAD_H
@@ -11,10 +10,6 @@
 #include "generic/epilogue.h"
 #include "generic/share.h"
 #include "generic/winograd_vectors.h"
-
-#if !defined(BF_FINISH_ROWS)
-#define BF_FINISH_ROWS bf_finish_rows
-#endif
 
 enum { BF_GROUP_TILES = 6, BF_MOST_POSITIONS = 36, BF_TAPS = 3 };
 

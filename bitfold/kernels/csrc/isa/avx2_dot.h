@@ -162,16 +162,20 @@ BF_INLINE void bf_tile_short(const bf_step *restrict step, uint8_t *restrict are
   bf_finish_tile(step, arena, place, sums, BF_BYTE_DIGITS);
 }
 
-#define BF_WIDE_QUAD(i)                                        \
-  x = bf_broadcast_quad(x##i + at);                            \
-  lo##i = _mm256_add_epi32(lo##i, _mm256_madd_epi16(x, w_lo)); \
-  hi##i = _mm256_add_epi32(hi##i, _mm256_madd_epi16(x, w_hi));
+/* sum + products of what two registers hold in every 32-bit lane */
+typedef __m256i (*bf_adder)(__m256i sum, __m256i x, __m256i w);
+
+#define BF_WIDE_QUAD(i)             \
+  x = bf_broadcast_quad(x##i + at); \
+  lo##i = add(lo##i, x, w_lo);      \
+  hi##i = add(hi##i, x, w_hi);
 
 #define BF_WIDE_LAST(i) sums[i] = (bf_pair){lo##i, hi##i};
 
-/* Products in 32 bits, of words: for operands too large for bf_tile_short. */
-BF_INLINE void bf_tile_wide(const bf_step *restrict step, uint8_t *restrict arena,
-                            const bf_tile_place *restrict place) {
+/* Sums in 32 bits: no flushes. */
+BF_INLINE void bf_tile_by(const bf_step *restrict step, uint8_t *restrict arena,
+                          const bf_tile_place *restrict place, const bf_adder add,
+                          const int digit_bits) {
   const __m256i zero = _mm256_setzero_si256();
   const __m256i *weight = place->panel;
   bf_pair sums[BF_SHORT_PIXELS];
@@ -188,7 +192,17 @@ BF_INLINE void bf_tile_wide(const bf_step *restrict step, uint8_t *restrict aren
     }
   }
   BF_EACH_OF_6(BF_WIDE_LAST)
-  bf_finish_tile(step, arena, place, sums, BF_WORD_DIGITS);
+  bf_finish_tile(step, arena, place, sums, digit_bits);
+}
+
+BF_INLINE __m256i bf_add_words(__m256i sum, __m256i x, __m256i w) {
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(x, w));
+}
+
+/* Products of words: for operands too large for bf_tile_short. */
+BF_INLINE void bf_tile_wide(const bf_step *restrict step, uint8_t *restrict arena,
+                            const bf_tile_place *restrict place) {
+  bf_tile_by(step, arena, place, bf_add_words, BF_WORD_DIGITS);
 }
 
 #endif

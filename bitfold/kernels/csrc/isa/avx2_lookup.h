@@ -28,25 +28,31 @@ BF_INLINE void bf_store_lookups(const bf_step *step, __m256i words, size_t lane,
   bf_store_wide(total, BF_LANES, acc);
 }
 
+/* The results `acc` of block `block`. */
+BF_INLINE bf_rows bf_looked_up(const bf_step *step, const bf_lookup_place *place,
+                               const int32_t *acc, size_t block) {
+  const size_t per_group = step->group_lanes / BF_LANES;
+  const size_t group = block / per_group, o = block % per_group * BF_LANES;
+  const size_t left = step->group_o - o;
+  return (bf_rows){.acc = acc,
+                   .stride = BF_LANES,
+                   .num_pixels = place->num_pixels,
+                   .lane = block * BF_LANES,
+                   .count = left < BF_LANES ? left : BF_LANES,
+                   .at = place->pixel * step->o + group * step->group_o + o};
+}
+
 /* Block `block` of 16 channels, where it is the share's; `words` are its sums at every pixel. */
 BF_ONCE void bf_finish_lookups(const bf_step *step, uint8_t *arena, const bf_lookup_place *place,
                                const __m256i *words, size_t block) {
   int32_t acc[BF_LOOKUP_PIXELS * BF_LANES];
-  const size_t per_group = step->group_lanes / BF_LANES;
-  const size_t group = block / per_group, o = block % per_group * BF_LANES;
-  const size_t left = step->group_o - o;
   if (block < place->wanted.begin || block >= place->wanted.end) {
     return;
   }
   for (size_t i = 0; i < BF_LOOKUP_PIXELS; i++) {
     bf_store_lookups(step, words[i], block * BF_LANES, acc + i * BF_LANES);
   }
-  const bf_rows rows = {.acc = acc,
-                        .stride = BF_LANES,
-                        .num_pixels = place->num_pixels,
-                        .lane = block * BF_LANES,
-                        .count = left < BF_LANES ? left : BF_LANES,
-                        .at = place->pixel * step->o + group * step->group_o + o};
+  const bf_rows rows = bf_looked_up(step, place, acc, block);
   bf_finish_rows(step, arena, &rows);
 }
 

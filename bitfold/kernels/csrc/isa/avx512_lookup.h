@@ -29,9 +29,6 @@ BF_ONCE void bf_finish_wide_lookups(const bf_step *step, uint8_t *arena,
                                     const bf_lookup_place *place, const __m256i *words,
                                     size_t block) {
   int32_t acc[BF_LOOKUP_PIXELS * BF_LANES];
-  const size_t per_group = step->group_lanes / BF_LANES;
-  const size_t group = block / per_group, o = block % per_group * BF_LANES;
-  const size_t left = step->group_o - o;
   if (block < place->wanted.begin || block >= place->wanted.end) {
     return;
   }
@@ -39,12 +36,7 @@ BF_ONCE void bf_finish_wide_lookups(const bf_step *step, uint8_t *arena,
     const __m512i lanes = bf_lookup_lanes(step, words[i], block * BF_LANES);
     _mm512_storeu_si512((void *)(acc + i * BF_LANES), lanes);
   }
-  const bf_rows rows = {.acc = acc,
-                        .stride = BF_LANES,
-                        .num_pixels = place->num_pixels,
-                        .lane = block * BF_LANES,
-                        .count = left < BF_LANES ? left : BF_LANES,
-                        .at = place->pixel * step->o + group * step->group_o + o};
+  const bf_rows rows = bf_looked_up(step, place, acc, block);
   bf_finish_wide_rows(step, arena, &rows);
 }
 
